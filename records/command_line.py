@@ -1,0 +1,163 @@
+"""Makes each command's line from the dataclass of its options, so that an option has one home.
+
+Only the standard library is imported here, and a command's own module only once its options are known to be good: help
+and refusals are instant.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from records.errors import RemaskError
+
+
+def option(default: Any, text: str, *, group: str = "options", choices: Sequence[str] = (), metavar: str = "") -> Any:
+    """Declare one field of an options dataclass.
+
+    Args:
+        default: the value when the option is not given.
+        text: one line of help; the default is added to it.
+        group: the heading under which `--help` lists it.
+        choices: the words it may be, where it may not be any.
+        metavar: what help calls the value; the kind of value when empty.
+    """
+    metadata = {"help": text, "group": group, "choices": tuple(choices), "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Command(NamedTuple):
+    """One word of a package's command line."""
+
+    options: type  # a frozen dataclass that checks itself
+    entry: str  # "module:function", called with the options
+    text: str  # one line of help
+    presets: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({})  # name -> options it sets
+
+
+def main(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
+    """Run one of a package's commands and return its exit status.
+
+    0 is success, 1 an error explained on standard error, 2 a command line that was not understood, 130 an interrupt.
+    """
+    try:
+        command, options = _parse(prog, description, commands, sys.argv[1:] if argv is None else argv)
+        module, function = command.entry.split(":")
+        return getattr(importlib.import_module(module), function)(options) or 0
+    except RemaskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough: `make show | head`
+        sys.stderr.close()
+        return 0
+
+
+def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: str = "", presets: Any = None) -> Any:
+    """Return an instance of `options_type` made from `argv`.
+
+    >>> from records.config import ShowOptions
+    >>> parse_options(ShowOptions, ["--data", "records", "-n", "2"], prog="show").n
+    2
+    """
+    parser = _Parser(prog=prog, description=text, allow_abbrev=False, add_help=True)
+    groups: dict[str, Any] = {}
+    kinds = typing.get_type_hints(options_type)
+    for field in dataclasses.fields(options_type):
+        name = field.metadata["group"]
+        group = groups.setdefault(name, None) or parser.add_argument_group(name)
+        groups[name] = group
+        _add(group, field, kinds[field.name])
+    if presets:
+        names = ", ".join(f"{name} ({_shown(values)})" for name, values in presets.items())
+        parser.add_argument("--preset", choices=list(presets), help=f"options to start from: {names}")
+    given = vars(parser.parse_args([_underscored(argument) for argument in argv]))
+    preset = given.pop("preset", None)
+    values = {**(presets[preset] if preset else {}), **given}
+    return options_type(**values)
+
+
+def _parse(
+    prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]
+) -> tuple[Command, Any]:
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, commands))
+        lines = [f"  {name:<{width}}  {command.text}" for name, command in commands.items()]
+        print(f"usage: {prog} COMMAND [--help] [options]\n\n{description}\n\ncommands:\n" + "\n".join(lines))
+        raise SystemExit(0 if argv else 2)
+    name = argv[0]
+    if name not in commands:
+        print(f"error: {prog} has no command {name!r}{_meant(name, commands)}; it has {', '.join(commands)}", file=sys.stderr)
+        raise SystemExit(2)
+    command = commands[name]
+    options = parse_options(
+        command.options, argv[1:], prog=f"{prog} {name}", text=command.text, presets=command.presets
+    )
+    return command, options
+
+
+def _add(group: Any, field: Any, kind: Any) -> None:
+    """Add one field to its group. Defaults stay with the dataclass: an option not given is absent from the result."""
+    flags = [f"-{field.name}" if len(field.name) == 1 else f"--{field.name}"]
+    shown = "" if field.default in (None, "", False, ()) else f" (default: {_word(field.default)})"
+    keywords: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+    keywords["help"] = (field.metadata["help"] + shown).replace("%", "%%")
+    if kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+    else:
+        single = next(part for part in typing.get_args(kind) or (kind,) if part is not type(None))
+        many = typing.get_origin(kind) is tuple
+        keywords["type"] = single
+        keywords["metavar"] = field.metadata["metavar"] or single.__name__.upper()
+        if field.metadata["choices"]:
+            keywords.update(choices=field.metadata["choices"], metavar="|".join(field.metadata["choices"]))
+        if many:
+            keywords.update(nargs="+")
+    group.add_argument(*flags, **keywords)
+
+
+def _underscored(argument: str) -> str:
+    """Let `--max-seq-length` be `--max_seq_length`; leave values alone."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return "--" + (name if name.startswith("no-") else name.replace("-", "_")) + equals + value
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_word(value)}" for name, value in values.items())
+
+
+def _meant(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a word it does not know is answered with the nearest one it does."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, 32, 110), **keywords)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            word = unknown[0].partition("=")[0]
+            self.error(f"unknown option {word}{_meant(word, flags)}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\nTry '{self.prog} --help'.", file=sys.stderr)
+        raise SystemExit(2)

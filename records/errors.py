@@ -1,0 +1,9 @@
+"""The one exception whose text is written for the person at the terminal."""
+
+
+class RemaskError(Exception):
+    """Says where something is wrong, what was found, what was expected and what to do next.
+
+    Every command prints the message alone, without a traceback, and exits with status 1. Anything else that escapes is
+    a bug of ours and keeps its traceback.
+    """

