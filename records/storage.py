@@ -1,0 +1,114 @@
+"""Files and folders, behind the few verbs that the rest of remask needs.
+
+Every path that a user gives goes through here, so this is the one place that knows what a path may be.
+"""
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from records.errors import RemaskError
+
+TEMPORARY = ".partial"
+"""Suffix of a file that is still being written. Readers never look at it; an interrupted run leaves only such files."""
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """Return the path on the local disk.
+
+    Raises:
+        RemaskError: a URL, which this version does not read or write.
+    """
+    text = os.fspath(path)
+    scheme, colon, _ = text.partition("://")
+    if colon and scheme.isalnum():
+        raise RemaskError(f"{text}: found a {scheme}:// URL, expected a path on the local disk")
+    return Path(text)
+
+
+def join(folder: str, *names: str) -> str:
+    """Return the path of a file in a folder.
+
+    >>> join("out/records/", "manifest.json")
+    'out/records/manifest.json'
+    """
+    return "/".join((folder.rstrip("/") or "/", *names))
+
+
+def exists(path: str) -> bool:
+    """Say whether there is a file or folder."""
+    return local(path).exists()
+
+
+def size(path: str) -> int:
+    """Return the bytes of a file."""
+    return local(path).stat().st_size
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the files a glob matches, sorted; the path itself where there is such a file."""
+    if local(pattern).is_file():
+        return [pattern]
+    return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the content of a file."""
+    return local(path).read_bytes()
+
+
+@contextlib.contextmanager
+def open_write(path: str) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not.
+
+    Raises:
+        RemaskError: the disk is full, or the folder may not be written.
+    """
+    target = local(path)
+    partial = target.with_name(target.name + TEMPORARY)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise explained(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file, atomically."""
+    with open_write(path) as file:
+        file.write(content)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
+    target = local(path)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+
+
+def explained(path: str, error: OSError) -> RemaskError:
+    """Return what an error of the operating system means to the user."""
+    hint = {
+        "ENOSPC": "free some space, or write to another disk",
+        "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
+        "EACCES": "give this user the right to write there, or choose another folder",
+        "EROFS": "choose a folder that can be written",
+    }
+    name = errno.errorcode.get(error.errno or 0, "")
+    reason = f"{error.strerror or error}"
+    return RemaskError(f"{path}: {reason[0].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
