@@ -61,3 +61,92 @@ class ModelConfig:
             raise RemaskError("model: config.json has no vocab_size, so it does not describe a BERT")
         names = {field.name for field in dataclasses.fields(cls)} - {"cls_token_id"}
         return cls(cls_token_id=cls_token_id, **{name: config[name] for name in names if name in config})
+
+
+SCRATCH = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
+    "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
+    "base": {},
+}
+"""Shapes that `model` knows by name and that start from random weights; what is not said is BERT-base's."""
+
+PROBES = (
+    "I have watched this [MASK] and it was awesome.",
+    "The acting was [MASK] and I loved it.",
+)
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "sample": {
+        "model": "tiny",
+        "global_batch_size": 32,
+        "train_steps": 800,
+        "eval_every": 200,
+        "checkpoint_every": 200,
+        "learning_rate": 2e-3,
+        "warmup_steps": 80,
+    },
+    "article": {"per_replica_batch_size": 16, "train_steps": 2000, "eval_every": 200, "learning_rate": 1e-5},
+}
+"""Options to start from: `sample` trains a tiny BERT on the embedded corpus in a minute; `article` is the reference."""
+
+# Options that may differ when a run is continued: they change how it is watched, not what it computes.
+CONTINUABLE = ("data", "run_dir", "steps_per_loop", "keep_checkpoints", "probes", "tpu", "devices")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `python -m trainer train`. The defaults suit the adaptation of a pretrained BERT.
+
+    Raises:
+        RemaskError: an option outside its range, or two that contradict each other.
+    """
+
+    data: str = option("out/sample", "folder of the data set", group="what", metavar="DIR")
+    run_dir: str = option("out/run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR")
+    model: str = option(
+        "bert-base-uncased",
+        f"folder or hub name of a HuggingFace BERT; or, from random weights, one of {', '.join(SCRATCH)}",
+        group="what",
+        metavar="NAME|DIR",
+    )
+    train_steps: int = option(2000, "optimizer steps", group="schedule")
+    global_batch_size: int = option(64, "sequences a step, over all replicas", group="schedule")
+    per_replica_batch_size: int = option(0, "sequences a step on each replica, instead of global_batch_size", group="schedule")
+    eval_every: int = option(200, "steps between evaluations", group="schedule")
+    checkpoint_every: int = option(200, "steps between checkpoints", group="schedule")
+    keep_checkpoints: int = option(2, "newest checkpoints to keep, beside the best", group="schedule")
+    steps_per_loop: int = option(20, "steps on the device between two looks at the host", group="schedule")
+    learning_rate: float = option(5e-5, "peak learning rate", group="optimizer")
+    warmup_steps: int = option(100, "steps of linear warm-up before the linear decay to zero", group="optimizer")
+    weight_decay: float = option(0.01, "AdamW's, on kernels and embeddings only", group="optimizer")
+    clip_norm: float = option(1.0, "global norm to which the reduced gradient is clipped", group="optimizer")
+    mask_rate: float = option(0.15, "share of the tokens that the model must fill in while it trains", group="masks")
+    whole_word: bool = option(False, "mask the pieces of a word together", group="masks")
+    dropout: float = option(-1.0, "dropout of the model; -1 is what its config says", group="model")
+    dtype: str = option("float32", "arithmetic", group="model", choices=("float32", "mixed_bfloat16"))
+    seed: int = option(0, "of the order, the masks, the dropout and fresh weights", group="model")
+    shuffle_examples: int = option(65536, "sequences that are shuffled together", group="input")
+    tpu: str = option("", "name of a Cloud TPU, or local on a TPU VM", group="devices", metavar="NAME")
+    devices: int = option(0, "replicas to train on; 0 is every GPU, or else one CPU", group="devices")
+    probes: tuple[str, ...] = option(PROBES, "sentences with a [MASK] to fill at each evaluation", group="devices")
+
+    def __post_init__(self) -> None:
+        positive = ("train_steps", "eval_every", "checkpoint_every", "keep_checkpoints", "steps_per_loop", "shuffle_examples")
+        for name in positive:
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        batch = "per_replica_batch_size" if self.per_replica_batch_size else "global_batch_size"
+        _require(getattr(self, batch) >= 1, batch, getattr(self, batch), "at least 1")
+        _require(0 <= self.warmup_steps <= self.train_steps, "warmup_steps", self.warmup_steps, f"0 to train_steps {self.train_steps}")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")
+        _require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
+        _require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
+        _require(self.devices >= 0, "devices", self.devices, "0 or more")
+        _require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def _require(holds: bool, name: str, found: object, expected: str) -> None:
+    if not holds:
+        raise RemaskError(f"{name}: found {found}, expected {expected}")

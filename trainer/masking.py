@@ -1,0 +1,225 @@
+"""BERT's masks, drawn on the fly as a pure function of (seed, epoch, example id).
+
+Of each sequence exactly round(rate * maskable) tokens are chosen; of these, independently, 80 % become [MASK], 10 % a
+random ordinary word, 10 % stay (Devlin et al. 2018, arXiv:1810.04805, section 3.1, and `create_pretraining_data.py` of
+google-research/bert). Special tokens and padding are never chosen; special tokens and `[unusedN]` are never drawn as the
+random word.
+
+Randomness comes from `trainer.randomness`, a hash over [batch, position]. So the masks do not depend on batch size, order,
+parallelism or the number of hosts, they are new in every epoch, and a run that resumes draws what it would have drawn.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from records.errors import RemaskError
+from records.tokenizer import TokenizerArtifact
+from trainer import randomness
+
+Keys = tuple[tf.Tensor, tf.Tensor]
+
+# Where the counters of each kind of random number start: a position's number is at start + position.
+_CHOOSE, _REPLACE, _WORD = 0, 1 << 16, 2 << 16
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How much is masked, and how. Eighty-ten-ten at 15 % unless told otherwise.
+
+    Raises:
+        RemaskError: a rate outside 0 to 1, or replacement shares beyond 1.
+    """
+
+    rate: float = 0.15
+    mask_fraction: float = 0.8
+    random_fraction: float = 0.1
+    whole_word: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "mask_fraction", "random_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RemaskError(f"masking: {name} is {getattr(self, name)}, expected 0 to 1")
+        if self.mask_fraction + self.random_fraction > 1 + 1e-9:
+            raise RemaskError(
+                f"masking: mask_fraction {self.mask_fraction} and random_fraction {self.random_fraction} exceed 1"
+            )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking must know of a tokenizer."""
+
+    mask_id: int
+    special: NDArray[np.bool_]  # [vocab_size]
+    continuation: NDArray[np.bool_]  # [vocab_size]: pieces such as ##ing
+    ordinary: NDArray[np.int32]  # [K]: ids that may be drawn as the random word
+
+    @classmethod
+    def of(cls, artifact: TokenizerArtifact) -> "Vocabulary":
+        """Return the vocabulary of a tokenizer."""
+        special, continuation = np.zeros((2, artifact.vocab_size), bool)
+        special[[artifact.pad_id, *artifact.special_ids]] = True
+        continuation[artifact.continuation_ids] = True
+        return cls(artifact.mask_id, special, continuation, artifact.ordinary_ids)
+
+
+def max_predictions(max_seq_length: int, rate: float) -> int:
+    """Return P, the static number of places for masked tokens in a sequence.
+
+    >>> max_predictions(128, 0.15)
+    20
+    """
+    return max(1, math.ceil(rate * max_seq_length))
+
+
+def mask_tokens(
+    input_ids: tf.Tensor,
+    example_id: tf.Tensor,
+    *,
+    seed: int,
+    epoch: int | tf.Tensor,
+    vocabulary: Vocabulary,
+    masking: Masking = Masking(),  # noqa: B008 - frozen
+) -> dict[str, tf.Tensor]:
+    """Mask a batch.
+
+    Args:
+        input_ids: int32 `[B, L]`, zero padded; L is static.
+        example_id: int64 `[B]`, non-negative.
+        seed: the run's seed.
+        epoch: one number, or int32 `[B]` where a batch spans epochs.
+        vocabulary: of the tokenizer that made the ids.
+        masking: how much, and how.
+
+    Returns:
+        `input_ids` int32 `[B, L]` with masks applied; `masked_lm_positions` int32 `[B, P]`; `masked_lm_ids` int32
+        `[B, P]`, the original tokens; `masked_lm_weights` float32 `[B, P]`, 1 for a chosen token and 0 for an unused
+        place (whose position and id are 0). P is `max_predictions(L, rate)`.
+
+    Rates of 1 make the outcome exact:
+
+    >>> toy = Vocabulary(3, np.arange(9) < 4, np.arange(9) > 8, np.array([4, 5, 6, 7, 8], np.int32))
+    >>> batch = mask_tokens(tf.constant([[1, 5, 6, 2, 0]]), tf.constant([7], tf.int64), seed=0, epoch=0,
+    ...                     vocabulary=toy, masking=Masking(rate=1.0, mask_fraction=1.0, random_fraction=0.0))
+    >>> batch["input_ids"].numpy().tolist(), sorted(batch["masked_lm_ids"].numpy()[0].tolist())
+    ([[1, 3, 3, 2, 0]], [0, 0, 0, 5, 6])
+    """
+    length = input_ids.shape[1]
+    keys = randomness.keys("mask", seed, epoch=epoch, example_id=example_id)
+    maskable = ~tf.gather(tf.constant(vocabulary.special), input_ids)  # [B, L]
+    budget = _budget(maskable, length, masking.rate)  # [B]
+    if masking.whole_word:
+        continuation = tf.gather(tf.constant(vocabulary.continuation), input_ids)
+        positions, chosen = _choose_words(keys, maskable, continuation, budget, max_predictions(length, masking.rate))
+    else:
+        positions, chosen = _choose_tokens(keys, maskable, budget, max_predictions(length, masking.rate))
+    originals = tf.gather(input_ids, positions, batch_dims=1)  # [B, P]
+    replaced = _replaced(keys, positions, originals, vocabulary, masking)
+    rows = tf.broadcast_to(tf.range(tf.shape(positions)[0])[:, None], tf.shape(positions))
+    # Adding a difference, rather than storing a token, lets unused places all point at position 0 and change nothing.
+    difference = tf.where(chosen, replaced - originals, 0)
+    return {
+        "input_ids": tf.tensor_scatter_nd_add(input_ids, tf.stack([rows, positions], -1), difference),
+        "masked_lm_positions": positions,
+        "masked_lm_ids": tf.where(chosen, originals, 0),
+        "masked_lm_weights": tf.cast(chosen, tf.float32),
+    }
+
+
+def _budget(maskable: tf.Tensor, length: int, rate: float) -> tf.Tensor:
+    """Return how many tokens of each sequence are to be chosen, `[B]`: round(rate * maskable), at least one of any.
+
+    A table over all possible counts, so that the rounding is Python's and the same on every device.
+    """
+    counts = [min(count, max(1, round(rate * count))) if rate else 0 for count in range(length + 1)]
+    return tf.gather(tf.constant(counts, tf.int32), tf.reduce_sum(tf.cast(maskable, tf.int32), 1))
+
+
+def _choose_tokens(
+    keys: Keys, maskable: tf.Tensor, budget: tf.Tensor, places: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return positions and which of them are in use, both `[B, places]`: the maskable tokens of highest score.
+
+    The position stands in the low bits of its score: scores are then distinct, so that every device sorts them alike.
+    """
+    low = _low_bits(maskable.shape[1])
+    position = tf.range(maskable.shape[1])
+    score = tf.bitwise.bitwise_and(randomness.positive(randomness.bits(keys, _CHOOSE + position)), ~low)
+    top = tf.math.top_k(tf.where(maskable, score | position, -1), places).values
+    chosen = tf.sequence_mask(budget, places)
+    return tf.where(chosen, tf.bitwise.bitwise_and(top, low), 0), chosen
+
+
+def _choose_words(
+    keys: Keys, maskable: tf.Tensor, continuation: tf.Tensor, budget: tf.Tensor, places: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Like `_choose_tokens`, for whole words: the pieces of a word stand or fall together.
+
+    Words are tried in random order and taken while they fit the budget; one that does not fit is passed over, as in
+    `create_pretraining_data.py`. So fewer than the budget may be chosen, never more; only where no word fits at all is
+    the first taken that fits the places there are.
+    """
+    batch, length = tf.shape(maskable)[0], maskable.shape[1]
+    follows = tf.pad(maskable[:, :-1], [[0, 0], [1, 0]])  # the token before is maskable
+    starts = maskable & ~(continuation & follows)
+    word = tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1  # [B, L], number of the word within its sequence
+    word = tf.where(maskable, word, length)  # the rest go to a slot of their own
+    rows = tf.broadcast_to(tf.range(batch)[:, None], tf.shape(word))
+    ones = tf.ones_like(word)
+    sizes = tf.tensor_scatter_nd_add(tf.zeros([batch, length + 1], tf.int32), tf.stack([rows, word], -1), ones)
+    low = _low_bits(length)
+    slot = tf.range(length)
+    score = tf.bitwise.bitwise_and(randomness.positive(randomness.bits(keys, _CHOOSE + slot)), ~low) | slot
+    order = tf.bitwise.bitwise_and(tf.math.top_k(tf.broadcast_to(score, [batch, length]), length).values, low)
+    taken = _take_while_it_fits(tf.gather(sizes[:, :length], order, batch_dims=1), budget, places)  # in that order
+    slots = tf.stack([rows, order], -1)
+    taken_words = tf.tensor_scatter_nd_add(tf.zeros([batch, length + 1], tf.int32), slots, tf.cast(taken, tf.int32))
+    chosen_tokens = tf.gather(taken_words, word, batch_dims=1)  # [B, L], 1 where chosen
+    top = tf.math.top_k(chosen_tokens * (length - tf.range(length)), places).values
+    return tf.where(top > 0, length - top, 0), top > 0
+
+
+def _take_while_it_fits(sizes: tf.Tensor, budget: tf.Tensor, places: int) -> tf.Tensor:
+    """Return which words are taken, bool `[B, W]`, given their sizes in the order in which they are tried.
+
+    Each turn takes all words up to the first that does not fit, and drops those that no longer can: the outcome is that
+    of trying one after the other, in as many turns as the budget shrinks past a word.
+    """
+
+    def turn(open_: tf.Tensor, taken: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        tried = open_ & (sizes <= left[:, None])
+        now = tried & (tf.cumsum(tf.where(tried, sizes, 0), axis=1) <= left[:, None])
+        left = left - tf.reduce_sum(tf.where(now, sizes, 0), 1)
+        return tried & ~now & (sizes <= left[:, None]), taken | now, left
+
+    words = sizes > 0
+    nothing = tf.zeros_like(words)
+    _, taken, _ = tf.while_loop(lambda open_, *_: tf.reduce_any(open_), turn, (words, nothing, budget))
+    small_enough = words & (sizes <= places)
+    first = small_enough & (tf.cumsum(tf.cast(small_enough, tf.int32), axis=1) == 1)
+    none_fits = (budget > 0) & ~tf.reduce_any(taken, 1)
+    return taken | (first & none_fits[:, None])
+
+
+def _replaced(
+    keys: Keys,
+    positions: tf.Tensor,
+    originals: tf.Tensor,
+    vocabulary: Vocabulary,
+    masking: Masking,
+) -> tf.Tensor:
+    """Return what stands at the chosen positions, `[B, P]`: mostly [MASK], now and then a random or the same word."""
+    uniform = randomness.uniform(randomness.bits(keys, _REPLACE + positions))
+    drawn = randomness.bits(keys, _WORD + positions) % tf.constant(len(vocabulary.ordinary), tf.uint32)
+    random_word = tf.gather(tf.constant(vocabulary.ordinary), tf.cast(drawn, tf.int32))
+    otherwise = tf.where(uniform < masking.mask_fraction + masking.random_fraction, random_word, originals)
+    return tf.where(uniform < masking.mask_fraction, vocabulary.mask_id, otherwise)
+
+
+def _low_bits(length: int) -> int:
+    """Return a mask of the bits that a position below `length` needs."""
+    return (1 << (length - 1).bit_length()) - 1
