@@ -63,9 +63,9 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
 def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: str = "", presets: Any = None) -> Any:
     """Return an instance of `options_type` made from `argv`.
 
-    >>> from records.config import ShowOptions
-    >>> parse_options(ShowOptions, ["--data", "records", "-n", "2"], prog="show").n
-    2
+    >>> from records.config import VerifyOptions
+    >>> parse_options(VerifyOptions, ["--data", "records"], prog="verify")
+    VerifyOptions(data='records')
     """
     parser = _Parser(prog=prog, description=text, allow_abbrev=False, add_help=True)
     groups: dict[str, Any] = {}
@@ -84,9 +84,7 @@ def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: s
     return options_type(**values)
 
 
-def _parse(
-    prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]
-) -> tuple[Command, Any]:
+def _parse(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> tuple[Command, Any]:
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, commands))
         lines = [f"  {name:<{width}}  {command.text}" for name, command in commands.items()]
@@ -94,7 +92,10 @@ def _parse(
         raise SystemExit(0 if argv else 2)
     name = argv[0]
     if name not in commands:
-        print(f"error: {prog} has no command {name!r}{_meant(name, commands)}; it has {', '.join(commands)}", file=sys.stderr)
+        print(
+            f"error: {prog} has no command {name!r}{_meant(name, commands)}; it has {', '.join(commands)}",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     command = commands[name]
     options = parse_options(

@@ -8,14 +8,18 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
+
+import google_crc32c
 
 from records.errors import RemaskError
 
 TEMPORARY = ".partial"
 """Suffix of a file that is still being written. Readers never look at it; an interrupted run leaves only such files."""
+
+_CHUNK = 1 << 20
 
 
 def local(path: str | os.PathLike[str]) -> Path:
@@ -62,6 +66,15 @@ def read_bytes(path: str) -> bytes:
     return local(path).read_bytes()
 
 
+def crc32c(path: str) -> str:
+    """Return the CRC-32C of a file: 8 hexadecimal digits."""
+    checksum = 0
+    with local(path).open("rb") as file:
+        while content := file.read(_CHUNK):
+            checksum = google_crc32c.extend(checksum, content)
+    return f"{checksum:08x}"
+
+
 @contextlib.contextmanager
 def open_write(path: str) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not.
@@ -90,6 +103,32 @@ def write_bytes(path: str, content: bytes) -> None:
     """Write a file, atomically."""
     with open_write(path) as file:
         file.write(content)
+
+
+class Checksummed:
+    """An open file that knows the size and the CRC-32C of what was written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._crc, self.size = file, 0, 0
+
+    def write(self, content: bytes) -> int:
+        """Write, and count."""
+        self._crc = google_crc32c.extend(self._crc, content)
+        self.size += len(content)
+        return self._file.write(content)
+
+    def writelines(self, contents: Iterable[bytes]) -> None:
+        """Write each."""
+        for content in contents:
+            self.write(content)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        """Return the CRC-32C as the manifest holds it: 8 hexadecimal digits."""
+        return f"{self._crc:08x}"
 
 
 def remove(path: str) -> None:

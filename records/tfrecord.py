@@ -7,7 +7,7 @@ stored among data that is itself checked by CRC. Nothing here needs TensorFlow, 
 import gzip
 import struct
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any, Protocol
 
 import google_crc32c
 
@@ -15,6 +15,16 @@ from records.errors import RemaskError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+
+
+class Writable(Protocol):
+    """As much of a binary file as writing needs."""
+
+    def write(self, content: bytes, /) -> Any:
+        """Write bytes."""
+
+    def writelines(self, contents: Iterable[bytes], /) -> None:
+        """Write each."""
 
 
 def masked_crc(content: bytes) -> int:
@@ -33,7 +43,7 @@ def framed(payload: bytes) -> bytes:
     return b"".join((length, _FOOTER.pack(masked_crc(length)), payload, _FOOTER.pack(masked_crc(payload))))
 
 
-def write(file: IO[bytes], payloads: Iterable[bytes], *, compress: bool = False) -> None:
+def write(file: Writable, payloads: Iterable[bytes], *, compress: bool = False) -> None:
     """Write records to an open file. The same payloads give the same bytes, compressed or not."""
     if compress:
         with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as zipped:

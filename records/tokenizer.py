@@ -176,7 +176,9 @@ def _checked(name: str, tokenizer_json: bytes, tokenizer_config_json: bytes) -> 
         description, config = json.loads(tokenizer_json), json.loads(tokenizer_config_json)
         description["model"]["vocab"].items(), description["added_tokens"], config.items()
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RemaskError(f"tokenizer {name}: its {TOKENIZER_JSON} is damaged or not a word-piece tokenizer's") from None
+        raise RemaskError(
+            f"tokenizer {name}: its {TOKENIZER_JSON} is damaged or not a word-piece tokenizer's"
+        ) from None
     return TokenizerArtifact(name, tokenizer_json, tokenizer_config_json)
 
 

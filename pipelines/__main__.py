@@ -1,0 +1,14 @@
+"""`python -m pipelines`: parses and calls."""
+
+import sys
+
+from pipelines.config import ImdbOptions, RecordsOptions
+from records.command_line import Command, main
+
+COMMANDS = {
+    "records": Command(RecordsOptions, "pipelines.job:main", "turn CSV files into a data set of TFRecord shards"),
+    "imdb": Command(ImdbOptions, "pipelines.imdb:main", "fetch the Large Movie Review Dataset as one CSV file"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("python -m pipelines", "From text to records.", COMMANDS))

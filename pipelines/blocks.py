@@ -1,0 +1,126 @@
+"""Tokenized documents on their way from one half of the job to the other.
+
+Between the rows and the shards every document must meet its duplicates and find its shard: a shuffle. Beam's local
+runner keeps what it groups in memory, so only references travel through it; the documents lie in block files, sorted by
+id, and what is grouped are byte ranges of them. So memory stays flat in the size of the input.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.split import DOCUMENT_ID_BYTES
+from records import storage
+
+BUCKETS = 1 << 14
+"""Ranges of document ids, from which shards are put together."""
+
+_NUMBER = np.dtype("<u4")  # lengths and tokens
+
+
+class Block(NamedTuple):
+    """A block file: the documents of one piece of the input in one split, sorted by id, and an index by bucket."""
+
+    path: str
+    source: int  # number of the input file
+    split: str
+    documents: int
+    buckets: NDArray[np.int64]  # [K] that occur, ascending
+    document_ends: NDArray[np.int64]  # [K] documents up to the end of each
+    token_ends: NDArray[np.int64]  # [K] tokens up to the end of each
+
+
+class Slice(NamedTuple):
+    """Documents `first` to `last` of a block file, and where their tokens are."""
+
+    path: str
+    source: int
+    documents: int  # in the whole file
+    first: int
+    last: int
+    first_token: int
+    last_token: int
+
+
+class Documents(NamedTuple):
+    """D documents of T tokens, sorted by id and, where ids are equal, by source."""
+
+    ids: list[bytes]
+    source: NDArray[np.int64]  # [D]
+    length: NDArray[np.int64]  # [D]
+    offset: NDArray[np.int64]  # [D] first token of each
+    tokens: NDArray[np.integer]  # [T]
+
+
+def write_block(
+    path: str, ids: Sequence[bytes], tokens: Sequence[NDArray[np.integer]], *, source: int, split: str
+) -> Block:
+    """Write documents to a file.
+
+    Args:
+        path: of the file.
+        ids: of the documents, in any order.
+        tokens: of each document.
+        source: number of the input file they come from.
+        split: the one they belong to.
+    """
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    lengths = np.array([len(tokens[number]) for number in order], _NUMBER)
+    with storage.open_write(path) as file:
+        file.write(b"".join(ids[number] for number in order))
+        file.write(lengths.tobytes())
+        file.write(np.concatenate([tokens[number] for number in order]).astype(_NUMBER).tobytes())
+    held = np.array([_bucket(ids[number]) for number in order])
+    last = np.flatnonzero(np.diff(held, append=BUCKETS))  # the last document of each bucket
+    return Block(path, source, split, len(ids), held[last], last + 1, np.cumsum(lengths, dtype=np.int64)[last])
+
+
+def slices(block: Block, shard_of_bucket: NDArray[np.integer]) -> Iterator[tuple[int, Slice]]:
+    """Yield the part of a block that belongs to each shard, with the shard's number.
+
+    Args:
+        block: whose documents are to be dealt out.
+        shard_of_bucket: `[BUCKETS]`, never descending.
+    """
+    shards = shard_of_bucket[block.buckets]
+    document, token = 0, 0
+    for last in np.flatnonzero(np.diff(shards, append=-1)).tolist():
+        ends = int(block.document_ends[last]), int(block.token_ends[last])
+        yield int(shards[last]), Slice(block.path, block.source, block.documents, document, ends[0], token, ends[1])
+        document, token = ends
+
+
+def read_slices(parts: Iterable[Slice]) -> Documents:
+    """Read parts of block files and merge them."""
+    ids: list[bytes] = []
+    sources, lengths, tokens = [], [], []
+    for part in parts:
+        count, tokens_start = part.last - part.first, part.documents * (DOCUMENT_ID_BYTES + _NUMBER.itemsize)
+        with storage.local(part.path).open("rb") as file:
+            file.seek(part.first * DOCUMENT_ID_BYTES)
+            joined = file.read(count * DOCUMENT_ID_BYTES)
+            file.seek(part.documents * DOCUMENT_ID_BYTES + part.first * _NUMBER.itemsize)
+            lengths.append(np.frombuffer(file.read(count * _NUMBER.itemsize), _NUMBER))
+            file.seek(tokens_start + part.first_token * _NUMBER.itemsize)
+            tokens.append(np.frombuffer(file.read((part.last_token - part.first_token) * _NUMBER.itemsize), _NUMBER))
+        ids += [joined[at : at + DOCUMENT_ID_BYTES] for at in range(0, len(joined), DOCUMENT_ID_BYTES)]
+        sources.append(np.full(count, part.source))
+    source, length = np.concatenate(sources), np.concatenate(lengths).astype(np.int64)
+    offset = np.cumsum(length) - length
+    order = sorted(range(len(ids)), key=lambda number: (ids[number], source[number]))
+    return Documents(
+        [ids[number] for number in order], source[order], length[order], offset[order], np.concatenate(tokens)
+    )
+
+
+def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:
+    """Return the first of each document, and the sources of the others, `[duplicates]`."""
+    new = np.array([first != second for first, second in zip(read.ids, [b"", *read.ids], strict=False)], bool)
+    ids = [id_ for id_, kept in zip(read.ids, new, strict=True) if kept]
+    return Documents(ids, read.source[new], read.length[new], read.offset[new], read.tokens), read.source[~new]
+
+
+def _bucket(document_id: bytes) -> int:
+    return int.from_bytes(document_id[:4], "big") * BUCKETS >> 32

@@ -1,0 +1,151 @@
+"""Documents become sequences of fixed length: one or more segments `[CLS] w1 .. wn [SEP]`, then zeros.
+
+Three ways: `truncate` keeps the first window of a document, `window` makes each window a sequence, and `pack` lets short
+windows share a sequence. All work on whole shards at once, as numpy arrays, and depend on their arguments alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPECIALS = 2  # [CLS] and [SEP]
+
+
+class Windows(NamedTuple):
+    """Consecutive pieces of documents, N of them."""
+
+    document: NDArray[np.int64]  # [N] number of the document
+    number: NDArray[np.int64]  # [N] of the window within its document
+    start: NDArray[np.int64]  # [N] its first token within the document
+    length: NDArray[np.int64]  # [N] tokens, special ones not counted
+
+
+class Sequences(NamedTuple):
+    """Which windows make up which sequence: S sequences of N windows."""
+
+    window: NDArray[np.int64]  # [N] numbers of windows, sequence after sequence
+    first: NDArray[np.int64]  # [S + 1] where each sequence starts in `window`
+    example_id: NDArray[np.int64]  # [S] ascending
+
+
+def windows(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str) -> Windows:
+    """Cut documents into windows that fit a sequence.
+
+    Args:
+        lengths: `[D]` tokens of each document, at least one.
+        max_seq_length: values in a sequence.
+        long_text: `truncate` keeps the first window of each document only.
+
+    >>> windows(np.array([2, 9]), max_seq_length=6, long_text="window").length.tolist()
+    [2, 4, 4, 1]
+    """
+    room = max_seq_length - SPECIALS
+    lengths = lengths.astype(np.int64)
+    counts = -(-lengths // room) if long_text != "truncate" else np.ones_like(lengths)
+    document = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = number * room
+    return Windows(document, number, start, np.minimum(room, lengths[document] - start))
+
+
+def sequences(cut: Windows, document_ids: Sequence[bytes], *, max_seq_length: int, long_text: str) -> Sequences:
+    """Arrange windows into sequences, ordered by their `example_id`.
+
+    An `example_id` is 63 bits of a digest of the sequence's (document id, window number) pairs: it names the sequence by
+    what it holds, and since it is random with regard to the text, ordering by it shuffles the shard.
+
+    Args:
+        cut: windows of documents.
+        document_ids: D of them, 16 bytes each.
+        max_seq_length: values in a sequence.
+        long_text: `pack` lets windows share a sequence.
+
+    >>> cut = windows(np.array([2, 8]), max_seq_length=8, long_text="pack")
+    >>> made = sequences(cut, [b"a" * 16, b"b" * 16], max_seq_length=8, long_text="pack")
+    >>> [cut.length[made.window[a:b]].tolist() for a, b in zip(made.first, made.first[1:])]
+    [[2, 2], [6]]
+    """
+    bins = (
+        _packed(cut.length + SPECIALS, max_seq_length) if long_text == "pack" else [[n] for n in range(len(cut.length))]
+    )
+    names = [document_ids[d] + int(n).to_bytes(4, "little") for d, n in zip(cut.document, cut.number, strict=True)]
+    ids = np.array([_example_id(b"".join(names[window] for window in held)) for held in bins], np.int64)
+    order = np.argsort(ids, kind="stable")
+    counts = np.array([len(bins[place]) for place in order], np.int64)
+    window = np.array([number for place in order for number in bins[place]], np.int64)
+    return Sequences(window, np.concatenate(([0], np.cumsum(counts))), ids[order])
+
+
+def fill(
+    made: Sequences,
+    cut: Windows,
+    tokens: NDArray[np.integer],
+    offsets: NDArray[np.integer],
+    *,
+    max_seq_length: int,
+    cls_id: int,
+    sep_id: int,
+) -> NDArray[np.int32]:
+    """Lay out sequences as `input_ids`, int32 `[S, max_seq_length]`.
+
+    Args:
+        made: which windows make up which sequence; a slice of a shard's sequences will do.
+        cut: windows of documents.
+        tokens: ids of all documents, one after the other.
+        offsets: `[D]` where each document starts in `tokens`.
+        max_seq_length: values in a sequence.
+        cls_id: starts each segment.
+        sep_id: ends each segment.
+
+    >>> cut = windows(np.array([2, 1]), max_seq_length=8, long_text="pack")
+    >>> both = Sequences(np.array([0, 1]), np.array([0, 2]), np.array([7]))
+    >>> fill(both, cut, np.array([11, 12, 13]), np.array([0, 2]), max_seq_length=8, cls_id=1, sep_id=2).tolist()
+    [[1, 11, 12, 2, 1, 13, 2, 0]]
+    """
+    held = np.diff(made.first)
+    length = cut.length[made.window]
+    row = np.repeat(np.arange(len(held)), held)
+    ends = np.cumsum(length + SPECIALS)
+    before_row = np.concatenate(([0], ends))[made.first[:-1] - made.first[0]]  # places used up by earlier sequences
+    place = row * max_seq_length + (ends - length - SPECIALS) - before_row[row]  # of each [CLS] in the flat result
+    flat = np.zeros(len(held) * max_seq_length, np.int32)
+    flat[place], flat[place + length + 1] = cls_id, sep_id
+    source = offsets[cut.document[made.window]] + cut.start[made.window]
+    step = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    flat[np.repeat(place + 1, length) + step] = tokens[np.repeat(source, length) + step]
+    return flat.reshape(len(held), max_seq_length)
+
+
+def _packed(sizes: NDArray[np.int64], room: int) -> list[list[int]]:
+    """Pack items into bins: best fit, largest first.
+
+    Sizes are small whole numbers, so the open bins are kept by the room they have left, and a bit set of the rooms that
+    occur finds the tightest in one step: the time is linear in the number of items. (Johnson 1974; packing sequences by
+    size classes is due to Krell et al. 2021, arXiv:2107.02027.)
+    """
+    bins: list[list[int]] = []
+    open_bins: list[list[int]] = [[] for _ in range(room + 1)]  # room left -> numbers of bins
+    rooms = 0  # bit r is set where open_bins[r] is not empty
+    for item in np.lexsort((np.arange(len(sizes)), -sizes)).tolist():
+        size = int(sizes[item])
+        tighter = rooms >> size
+        if tighter:
+            left = size + (tighter & -tighter).bit_length() - 1
+            number = open_bins[left].pop()
+            if not open_bins[left]:
+                rooms ^= 1 << left
+            bins[number].append(item)
+        else:
+            left, number = room, len(bins)
+            bins.append([item])
+        if left - size > SPECIALS:
+            open_bins[left - size].append(number)
+            rooms |= 1 << (left - size)
+    return bins
+
+
+def _example_id(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") >> 1

@@ -1,0 +1,127 @@
+"""Which documents make up a shard, and how a shard is written."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.blocks import Slice, read_slices, without_duplicates
+from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
+from records import example, storage, tfrecord
+from records.manifest import Shard
+
+MIN_SHARDS = 8
+SHARD_BYTES = 32 << 20
+BYTES_PER_TOKEN = 2.5  # of a shard of 128 ids a sequence, measured
+
+_CHUNK = 4096  # sequences laid out at once
+
+
+class Layout(NamedTuple):
+    """What makes sequences of documents the same everywhere."""
+
+    max_seq_length: int
+    long_text: str
+    cls_id: int
+    sep_id: int
+    compress: bool
+
+
+class Written(NamedTuple):
+    """A shard, and what became of the documents that were meant for it, by source."""
+
+    split: str
+    shard: Shard
+    documents: dict[int, int]
+    duplicates: dict[int, int]
+    tokens_dropped: dict[int, int]
+
+
+def shard_of_bucket(tokens: NDArray[np.integer], *, num_shards: int = 0) -> NDArray[np.int64]:
+    """Deal out buckets of documents to shards: neighbours together, about as many tokens to each, none left empty.
+
+    Args:
+        tokens: `[BUCKETS]` tokens in each bucket.
+        num_shards: how many; 0 for shards of some tens of MB, and at least 8. Fewer where there are fewer buckets with
+            anything in them.
+
+    Returns:
+        `[BUCKETS]` numbers of shards, never descending.
+
+    >>> shard_of_bucket(np.array([5, 0, 5, 90, 5, 5]), num_shards=3).tolist()
+    [0, 0, 0, 1, 2, 2]
+    """
+    held = np.flatnonzero(tokens)
+    wanted = num_shards or max(MIN_SHARDS, round(int(tokens.sum()) * BYTES_PER_TOKEN / SHARD_BYTES))
+    count, rank = min(wanted, len(held)), np.arange(len(held))
+    middle = np.cumsum(tokens[held]) - tokens[held] / 2
+    shard = (middle * count / max(1, tokens.sum())).astype(np.int64)
+    shard = np.minimum.accumulate(np.minimum(shard, rank) - rank) + rank  # never skip a shard upwards
+    shard = np.maximum(shard, count - len(held) + rank)  # and leave enough for the last ones
+    full = np.zeros(len(tokens), np.int64)
+    full[held] = shard
+    return np.maximum.accumulate(full)
+
+
+def file_name(split: str, number: int, count: int) -> str:
+    """Return the name of a shard.
+
+    >>> file_name("train", 3, 16)
+    'train-00003-of-00016.tfrecord'
+    """
+    return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
+
+
+def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, layout: Layout) -> Written:
+    """Read the documents of a shard, drop duplicates, make sequences, and write them in the order of their example ids.
+
+    Args:
+        folder: of the data set.
+        name: of the file.
+        parts: of block files; in any order, the bytes written are the same.
+        split: the split.
+        layout: of the sequences.
+    """
+    read, duplicates = without_duplicates(read_slices(parts))
+    cut = windows(read.length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
+    made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(made.example_id), _CHUNK):
+            chunk = _chunk(made, start)
+            yield from example.encode(_filled(chunk, cut, read.tokens, read.offset, layout), chunk.example_id)
+
+    path = storage.join(folder, name)
+    with storage.open_write(path) as file:
+        checked = storage.Checksummed(file)
+        tfrecord.write(checked, chunks(), compress=layout.compress)
+    shard = Shard(
+        file=name,
+        examples=len(made.example_id),
+        segments=len(cut.length),
+        tokens=int(cut.length.sum()) + SPECIALS * len(cut.length),
+        bytes=checked.size,
+        crc32c=checked.hexdigest(),
+    )
+    kept = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
+    return Written(split, shard, _counts(read.source), _counts(duplicates), _counts(read.source, read.length - kept))
+
+
+def _filled(
+    chunk: Sequences, cut: Windows, tokens: NDArray[np.integer], offsets: NDArray[np.int64], layout: Layout
+) -> NDArray[np.int32]:
+    return fill(
+        chunk, cut, tokens, offsets, max_seq_length=layout.max_seq_length, cls_id=layout.cls_id, sep_id=layout.sep_id
+    )
+
+
+def _chunk(made: Sequences, start: int) -> Sequences:
+    stop = min(start + _CHUNK, len(made.example_id))
+    first = made.first[start : stop + 1]
+    return Sequences(made.window[first[0] : first[-1]], first - first[0], made.example_id[start:stop])
+
+
+def _counts(sources: NDArray[np.integer], weights: NDArray[np.integer] | None = None) -> dict[int, int]:
+    totals = np.bincount(sources, weights=weights)
+    return {int(source): int(totals[source]) for source in np.flatnonzero(totals)}

@@ -1,0 +1,94 @@
+"""Adds up what a job did, for the manifest and for the person who waits for it."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from records import storage
+from records.manifest import SPLITS, Data, Manifest, Source
+
+if TYPE_CHECKING:
+    from pipelines.job import RowCounts
+    from pipelines.shards import Written
+
+
+def filled_in(described: Data, shards: "Sequence[Written]", rows: "Sequence[RowCounts]") -> Data:
+    """Return the data part of the manifest, given the shards that were written and what became of the rows."""
+    splits = {
+        split: tuple(sorted((made.shard for made in shards if made.split == split), key=lambda shard: shard.file))
+        for split in SPLITS
+    }
+    sources = tuple(_source(number, source.file, shards, rows) for number, source in enumerate(described.sources))
+    return dataclasses.replace(described, splits=splits, sources=sources)
+
+
+def dropped(data: Data) -> dict[str, int]:
+    """Return the rows of all sources that did not become documents, by reason."""
+    total: Counter[str] = Counter()
+    for source in data.sources:
+        total.update(source.dropped)
+    return {reason: count for reason, count in total.items() if count}
+
+
+def nothing_left(data: Data, dead_letters: str) -> str:
+    """Return the message for an input of which nothing is left."""
+    rows = sum(source.rows for source in data.sources)
+    files = ", ".join(source.file for source in data.sources)
+    if not rows:
+        return f"{files}: a header and no rows, expected at least one text"
+    reasons = dropped(data)
+    where = f"; the malformed ones are in {dead_letters}" if reasons.get("malformed") else ""
+    return f"{files}: none of the {rows:,} rows became a document ({_listed(reasons)}){where}"
+
+
+def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str:
+    """Return the lines that end a job: what it made, of what, where, and what to run next."""
+    data = made.data
+    rows, documents, cut = (
+        sum(getattr(source, name) for source in data.sources) for name in ("rows", "documents", "tokens_dropped")
+    )
+    examples, tokens = (sum(count(split) for split in SPLITS) for count in (made.examples, made.tokens))
+    padding = 1 - tokens / (examples * data.max_seq_length)
+    reasons, recoded = dropped(data), sum(source.recoded for source in data.sources)
+    lines = [
+        f"rows       {rows:,}" + (f"; {recoded:,} read as ISO-8859-1" if recoded else ""),
+        f"documents  {documents:,}; dropped: {_listed(reasons) or 'none'}",
+        f"tokens     {tokens:,}; dropped: {cut:,}",
+        f"sequences  {examples:,} of {data.max_seq_length} ({data.long_text}), {padding:.1%} padding",
+        *(_split(made, split) for split in SPLITS),
+        f"time       {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s",
+        f"made       {folder}" + (" of synthetic film reviews" if synthetic else ""),
+    ]
+    if reasons.get("malformed"):
+        lines.append(
+            f"look at    {storage.join(folder, 'dead_letters.jsonl')}: the malformed rows, with the reason of each"
+        )
+    lines.append(f"next       make show DATA={folder}; make train DATA={folder}")
+    return "\n".join(lines)
+
+
+def _source(number: int, file: str, shards: "Sequence[Written]", rows: "Sequence[RowCounts]") -> Source:
+    of_source = [count for count in rows if count.source == number]
+    return Source(
+        file=file,
+        rows=sum(count.rows for count in of_source),
+        documents=sum(made.documents.get(number, 0) for made in shards),
+        dropped={
+            "malformed": sum(count.malformed for count in of_source),
+            "empty": sum(count.empty for count in of_source),
+            "duplicate": sum(made.duplicates.get(number, 0) for made in shards),
+        },
+        recoded=sum(count.recoded for count in of_source),
+        tokens_dropped=sum(made.tokens_dropped.get(number, 0) for made in shards),
+    )
+
+
+def _split(made: Manifest, split: str) -> str:
+    shards = made.data.splits[split]
+    size = sum(shard.bytes for shard in shards) / 1e6
+    return f"{split:<10} {made.examples(split):,} sequences in {len(shards)} shards, {size:.1f} MB"
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

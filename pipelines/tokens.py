@@ -1,0 +1,92 @@
+"""Clean text becomes token ids; or a vocabulary, where the text is to have one of its own."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from records.errors import RemaskError
+from records.tokenizer import ROLES, TokenizerArtifact
+
+_ALPHABET_SHARE = 4  # at most a quarter of a vocabulary is spent on single characters, each of which takes two places
+
+
+def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    """Return the ids of each text, without special tokens; none for a text that holds nothing the tokenizer keeps.
+
+    The tokenizer uses threads of its own and holds no lock of Python's meanwhile.
+    """
+    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [np.array(one.ids, np.int32) for one in encoded]
+
+
+def train(texts: Iterable[str], *, vocab_size: int, name: str) -> TokenizerArtifact:
+    """Make a WordPiece vocabulary from texts, with BERT's normalizer, pre-tokenizer and special tokens.
+
+    The same words give the same tokenizer, byte for byte, in whatever order they come. The trainer of `tokenizers`
+    alone would not: it numbers the characters that continue a word in the order of a hash map, and breaks ties by that
+    number. So the alphabet is counted here, and given to it in full, as tokens that have their places already.
+
+    Args:
+        texts: clean; read once.
+        vocab_size: tokens, the special ones included.
+        name: what the manifest will call it.
+
+    Raises:
+        RemaskError: the texts have no word.
+    """
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(_words(texts, normalizer, pre_tokenizer))
+    if not words:
+        raise RemaskError(f"tokenizer {name}: there is no text to make a vocabulary from")
+    alphabet = _alphabet(words, vocab_size)
+    specials = list(ROLES.values())
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[*specials, *alphabet, *(f"##{character}" for character in alphabet)],
+        limit_alphabet=len(alphabet),
+        initial_alphabet=alphabet,
+    )
+    learner = tokenizers.Tokenizer(models.WordPiece(unk_token=ROLES["unk_token"]))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    learner.train_from_iterator(_repeated(words), trainer)
+    made = tokenizers.Tokenizer(models.WordPiece(learner.get_vocab(), unk_token=ROLES["unk_token"]))
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
+    made.add_special_tokens(specials)
+    ends = [(token, made.token_to_id(token)) for token in (ROLES["cls_token"], ROLES["sep_token"])]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ends
+    )
+    config = {**ROLES, "do_lower_case": True, "tokenizer_class": "BertTokenizer"}
+    return TokenizerArtifact(name, made.to_str(pretty=False).encode(), (json.dumps(config, indent=1) + "\n").encode())
+
+
+def _words(
+    texts: Iterable[str], normalizer: normalizers.Normalizer, cutter: pre_tokenizers.PreTokenizer
+) -> Iterator[str]:
+    for text in texts:
+        for word, _ in cutter.pre_tokenize_str(normalizer.normalize_str(text)):
+            yield word
+
+
+def _repeated(words: Counter[str]) -> Iterator[str]:
+    """Yield each word as often as it was counted, in one order."""
+    for word, times in sorted(words.items()):
+        for start in range(0, times, 1000):
+            yield f"{word} " * min(1000, times - start)
+
+
+def _alphabet(words: Counter[str], vocab_size: int) -> list[str]:
+    """Return the characters worth a place in the vocabulary, the most frequent where there are too many."""
+    characters: Counter[str] = Counter()
+    for word, times in words.items():
+        for character in word:
+            characters[character] += times
+    frequent = sorted(characters.items(), key=lambda item: (-item[1], item[0]))
+    return sorted(character for character, _ in frequent[: vocab_size // _ALPHABET_SHARE // 2])

@@ -1,0 +1,115 @@
+"""Reads every shard of a data set again and holds it against the manifest."""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from records import storage, tfrecord
+from records.config import VerifyOptions
+from records.errors import RemaskError
+from records.manifest import SPLITS, Shard
+from records.reader import DataSet, open_data_set, parse
+
+_BATCH = 2048
+
+
+class Counts(NamedTuple):
+    """What a shard was found to hold."""
+
+    examples: int
+    segments: int
+    tokens: int
+
+
+def main(options: VerifyOptions) -> int:
+    """Print a verdict for each shard; exit with 1 where one is damaged."""
+    data_set = open_data_set(options.data)
+    shards = [shard for split in SPLITS for shard in data_set.manifest.data.splits[split]]
+    damaged = 0
+    for shard in tqdm(shards, unit="shard", disable=None, leave=False):
+        try:
+            check_shard(data_set, shard)
+            print(f"ok       {shard.file}  {shard.examples:,} sequences, {shard.tokens:,} tokens, crc32c {shard.crc32c}")
+        except RemaskError as error:
+            damaged += 1
+            print(f"DAMAGED  {error}")
+    if damaged:
+        raise RemaskError(
+            f"{options.data}: {damaged} of {len(shards)} shards damaged; make the records again with 'make records', or "
+            f"copy those shards again"
+        )
+    print(f"{options.data}: all {len(shards)} shards are as the manifest says. Next: make train DATA={options.data}")
+    return 0
+
+
+def check_shard(data_set: DataSet, shard: Shard) -> Counts:
+    """Read a shard whole and hold it against the manifest.
+
+    Raises:
+        RemaskError: names the shard, the first record that is wrong, what was found and what was expected.
+    """
+    path = data_set.path(shard.file)
+    with storage.local(path).open("rb") as file:
+        payloads = tfrecord.read(file, name=path, compress=bool(data_set.compression))
+        found = _counted(data_set, path, payloads)
+    for name, count in found._asdict().items():
+        if count != getattr(shard, name):
+            raise RemaskError(f"{path}: {count:,} {name}, the manifest says {getattr(shard, name):,}")
+    if (checksum := storage.crc32c(path)) != shard.crc32c:
+        raise RemaskError(f"{path}: crc32c is {checksum}, the manifest says {shard.crc32c}")
+    return found
+
+
+def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
+    """Check all records of a shard and count what they hold."""
+    cls_id = data_set.tokenizer.cls_id
+    total = np.zeros(3, np.int64)
+    last = -1
+    while batch := list(islice(payloads, _BATCH)):
+        first = int(total[0])
+        input_ids, example_ids = _parsed(batch, path, first, data_set.max_seq_length)
+        for reason, wrong in _faults(input_ids, example_ids, last, data_set):
+            if wrong.any():
+                raise RemaskError(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
+        total += (len(batch), int((input_ids == cls_id).sum()), int((input_ids != 0).sum()))
+        last = int(example_ids[-1])
+    return Counts(*map(int, total))
+
+
+def _parsed(batch: list[bytes], path: str, first: int, length: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Parse a batch; where that fails, find the record that is to blame."""
+    try:
+        input_ids, example_ids = parse(tf.constant(batch), max_seq_length=length)
+    except tf.errors.InvalidArgumentError:
+        if len(batch) == 1:
+            raise RemaskError(
+                f"{path}, record {first}: not an Example with {length} input_ids and one example_id"
+            ) from None
+        middle = len(batch) // 2
+        _parsed(batch[:middle], path, first, length)
+        return _parsed(batch[middle:], path, first + middle, length)
+    return input_ids.numpy(), example_ids.numpy()
+
+
+def _faults(
+    input_ids: NDArray[np.int32], example_ids: NDArray[np.int64], last: int, data_set: DataSet
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield what can be wrong with a record, and for which of the batch it is."""
+    tokenizer = data_set.tokenizer
+    outside = (input_ids < 0) | (input_ids >= tokenizer.vocab_size)
+    yield f"an id outside the vocabulary of {tokenizer.vocab_size:,}", outside.any(1)
+    yield f"it does not start with [CLS], id {tokenizer.cls_id}", input_ids[:, 0] != tokenizer.cls_id
+    yield "a token after the padding", ((input_ids[:, :-1] == 0) & (input_ids[:, 1:] != 0)).any(1)
+    yield f"it holds [MASK], id {tokenizer.mask_id}, before anything was masked", (input_ids == tokenizer.mask_id).any(1)
+    opened, closed = ((input_ids == id_).cumsum(1) for id_ in (tokenizer.cls_id, tokenizer.sep_id))
+    open_ = opened - closed
+    yield "a segment that does not run from one [CLS] to one [SEP]", ((open_ < 0) | (open_ > 1)).any(1) | (open_[:, -1] != 0)
+    yield "its example_id is not above the one before", np.diff(example_ids, prepend=last) <= 0
