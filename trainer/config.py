@@ -54,7 +54,9 @@ class ModelConfig:
         expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for key, value in expected.items():
             if config.get(key, value) != value:
-                raise RemaskError(f"model: {key} is {config[key]!r}, expected {value!r}: only BERT itself is implemented")
+                raise RemaskError(
+                    f"model: {key} is {config[key]!r}, expected {value!r}: only BERT itself is implemented"
+                )
         if config.get("is_decoder"):
             raise RemaskError("model: is_decoder is true, expected an encoder")
         if "vocab_size" not in config:
@@ -63,7 +65,7 @@ class ModelConfig:
         return cls(cls_token_id=cls_token_id, **{name: config[name] for name in names if name in config})
 
 
-SCRATCH = {
+SCRATCH: Mapping[str, Mapping[str, int]] = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
     "small": {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024},
     "base": {},
@@ -89,8 +91,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options to start from: `sample` trains a tiny BERT on the embedded corpus in a minute; `article` is the reference."""
 
-# Options that may differ when a run is continued: they change how it is watched, not what it computes.
 CONTINUABLE = ("data", "run_dir", "steps_per_loop", "keep_checkpoints", "probes", "tpu", "devices")
+"""Options that may differ when a run is continued: they change how it is watched, not what it computes. (Of the data,
+the digest of its manifest must be the same, wherever it lies.)"""
+
+DTYPES = ("float32", "mixed_bfloat16")
 
 
 @dataclass(frozen=True)
@@ -102,20 +107,25 @@ class TrainOptions:
     """
 
     data: str = option("out/sample", "folder of the data set", group="what", metavar="DIR")
-    run_dir: str = option("out/run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR")
+    run_dir: str = option(
+        "out/run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR"
+    )
     model: str = option(
         "bert-base-uncased",
-        f"folder or hub name of a HuggingFace BERT; or, from random weights, one of {', '.join(SCRATCH)}",
+        f"folder or hub name of a HuggingFace BERT; or, from random weights, one of {', '.join(SCRATCH)}, or "
+        "scratch:FOLDER for the shape of that folder's config.json",
         group="what",
         metavar="NAME|DIR",
     )
     train_steps: int = option(2000, "optimizer steps", group="schedule")
     global_batch_size: int = option(64, "sequences a step, over all replicas", group="schedule")
-    per_replica_batch_size: int = option(0, "sequences a step on each replica, instead of global_batch_size", group="schedule")
+    per_replica_batch_size: int = option(
+        0, "sequences a step on each replica, instead of global_batch_size", group="schedule"
+    )
     eval_every: int = option(200, "steps between evaluations", group="schedule")
     checkpoint_every: int = option(200, "steps between checkpoints", group="schedule")
     keep_checkpoints: int = option(2, "newest checkpoints to keep, beside the best", group="schedule")
-    steps_per_loop: int = option(20, "steps on the device between two looks at the host", group="schedule")
+    steps_per_loop: int = option(20, "steps on the device between two lines of metrics", group="schedule")
     learning_rate: float = option(5e-5, "peak learning rate", group="optimizer")
     warmup_steps: int = option(100, "steps of linear warm-up before the linear decay to zero", group="optimizer")
     weight_decay: float = option(0.01, "AdamW's, on kernels and embeddings only", group="optimizer")
@@ -123,20 +133,34 @@ class TrainOptions:
     mask_rate: float = option(0.15, "share of the tokens that the model must fill in while it trains", group="masks")
     whole_word: bool = option(False, "mask the pieces of a word together", group="masks")
     dropout: float = option(-1.0, "dropout of the model; -1 is what its config says", group="model")
-    dtype: str = option("float32", "arithmetic", group="model", choices=("float32", "mixed_bfloat16"))
+    dtype: str = option("float32", "arithmetic", group="model", choices=DTYPES)
     seed: int = option(0, "of the order, the masks, the dropout and fresh weights", group="model")
     shuffle_examples: int = option(65536, "sequences that are shuffled together", group="input")
     tpu: str = option("", "name of a Cloud TPU, or local on a TPU VM", group="devices", metavar="NAME")
     devices: int = option(0, "replicas to train on; 0 is every GPU, or else one CPU", group="devices")
-    probes: tuple[str, ...] = option(PROBES, "sentences with a [MASK] to fill at each evaluation", group="devices")
+    probes: tuple[str, ...] = option(
+        PROBES, "sentences with a [MASK] to fill at each evaluation", group="what", metavar="TEXT"
+    )
 
     def __post_init__(self) -> None:
-        positive = ("train_steps", "eval_every", "checkpoint_every", "keep_checkpoints", "steps_per_loop", "shuffle_examples")
+        positive = (
+            "train_steps",
+            "eval_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "steps_per_loop",
+            "shuffle_examples",
+        )
         for name in positive:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         batch = "per_replica_batch_size" if self.per_replica_batch_size else "global_batch_size"
         _require(getattr(self, batch) >= 1, batch, getattr(self, batch), "at least 1")
-        _require(0 <= self.warmup_steps <= self.train_steps, "warmup_steps", self.warmup_steps, f"0 to train_steps {self.train_steps}")
+        _require(
+            0 <= self.warmup_steps <= self.train_steps,
+            "warmup_steps",
+            self.warmup_steps,
+            f"0 to train_steps, which is {self.train_steps}",
+        )
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")
@@ -144,7 +168,79 @@ class TrainOptions:
         _require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
         _require(self.devices >= 0, "devices", self.devices, "0 or more")
         _require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `python -m trainer evaluate`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    data: str = option("out/sample", "folder of the data set", metavar="DIR")
+    run_dir: str = option("out/run", "evaluate the model that this run exported", metavar="DIR")
+    model: str = option("", "evaluate this folder or hub name instead", metavar="NAME|DIR")
+    global_batch_size: int = option(64, "sequences at a time, over all replicas")
+    dtype: str = option("float32", "arithmetic", choices=DTYPES)
+    devices: int = option(0, "replicas; 0 is every GPU, or else one CPU")
+
+    def __post_init__(self) -> None:
+        _require(self.global_batch_size >= 1, "global_batch_size", self.global_batch_size, "at least 1")
+        _require(self.devices >= 0, "devices", self.devices, "0 or more")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `python -m trainer export`."""
+
+    data: str = option("", "folder of the data set; the one the run was trained on when empty", metavar="DIR")
+    run_dir: str = option("out/run", "folder of the run", metavar="DIR")
+    out: str = option("", "folder to write; RUN_DIR/export when empty", metavar="DIR")
+    checkpoint: str = option("best", "best by held-out loss, or the last one", choices=("best", "last"))
+
+
+@dataclass(frozen=True)
+class FillMaskOptions:
+    """Options of `python -m trainer fill-mask`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    text: str = option("", "a text with one or several [MASK]s; - reads one text a line from standard input")
+    run_dir: str = option("out/run", "fill with the model that this run exported", metavar="DIR")
+    model: str = option("", "fill with this folder or hub name instead", metavar="NAME|DIR")
+    top_k: int = option(5, "how many words to show for each [MASK]")
+
+    def __post_init__(self) -> None:
+        _require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
+        if not self.text:
+            raise RemaskError(
+                "text: nothing to fill; give a text, such as TEXT='The film was [MASK].', or - for standard input"
+            )
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Options of `python -m trainer show`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    data: str = option("out/sample", "folder of the data set", metavar="DIR")
+    n: int = option(3, "how many sequences")
+    split: str = option("train", "which split", choices=("train", "validation"))
+    masks: bool = option(False, "show how epochs 0, 1 and 2 mask each sequence")
+    mask_rate: float = option(0.15, "share of the tokens to mask")
+    whole_word: bool = option(False, "mask the pieces of a word together")
+    seed: int = option(0, "seed of the masks")
+
+    def __post_init__(self) -> None:
+        _require(self.n >= 1, "n", self.n, "at least 1")
+        _require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:

@@ -1,0 +1,148 @@
+"""What the tests of all packages share: one tiny data set, and a CPU that looks like four devices to TensorFlow."""
+
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from records import example, tfrecord
+from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
+from records.tokenizer import TokenizerArtifact
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what the tests compare to the bit is a CPU's
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(["a", "the", "film", "plot", "was", "good", "bad", "long", "dull", "fine", "and", "but", "actor", "scene", "i", "we", "saw", "liked", "again", "never"])
+PIECES = ("##s", "##ing", ".", ",", "[unused0]", "[unused1]")
+LENGTH = 24
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip slow tests, unless they are asked for by `--run-slow` or by a `-m` of one's own."""
+    if config.getoption("--run-slow") or config.getoption("-m"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow, or -m slow"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Split the CPU before the first test can start TensorFlow, if a module that was collected has imported it.
+
+    Sessions without TensorFlow stay free of it.
+    """
+    if "tensorflow" in sys.modules:
+        from trainer.accelerator import configure_logical_cpus
+
+        configure_logical_cpus(4)
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> TokenizerArtifact:
+    """Return a word-piece tokenizer of 31 tokens."""
+    vocabulary = {token: id_ for id_, token in enumerate((*SPECIALS, *WORDS, *PIECES))}
+    description = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": vocabulary[token],
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for token in SPECIALS
+        ],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "BertProcessing",
+            "sep": ["[SEP]", vocabulary["[SEP]"]],
+            "cls": ["[CLS]", vocabulary["[CLS]"]],
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
+        },
+    }
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 32}
+    return TokenizerArtifact("toy", json.dumps(description).encode(), json.dumps(config).encode())
+
+
+@pytest.fixture(scope="session")
+def tiny_data_set(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: TokenizerArtifact) -> str:
+    """Return the folder of a data set of 203 + 37 sequences of 24 tokens in 4 + 2 shards, from which a model can learn.
+
+    A sequence is one or two segments; in each, every word foretells the next. Treat it as read-only.
+    """
+    folder = tmp_path_factory.mktemp("tiny_data_set")
+    draw = random.Random(0)
+    splits = {
+        "train": tuple(
+            _write_shard(folder, "train", number, 4, examples, draw) for number, examples in enumerate((50, 51, 51, 51))
+        ),
+        "validation": tuple(
+            _write_shard(folder, "validation", number, 2, examples, draw) for number, examples in enumerate((18, 19))
+        ),
+    }
+    toy_tokenizer.save(str(folder))
+    source = Source("toy.csv (synthetic)", rows=240, documents=240, dropped={}, recoded=0, tokens_dropped=0)
+    data = Data(LENGTH, "pack", 0.15, "", Tokenizer.of(toy_tokenizer), splits, (source,))
+    manifest = Manifest(data, job={"package_version": "0", "options": {}, "created": "", "seconds": 0.0})
+    (folder / MANIFEST_JSON).write_text(manifest.to_json(), encoding="utf-8")
+    return str(folder)
+
+
+def _write_shard(folder: Path, split: str, number: int, shards: int, examples: int, draw: random.Random) -> Shard:
+    rows = [_sequence(draw) for _ in range(examples)]
+    input_ids = np.array([row + [0] * (LENGTH - len(row)) for row in rows])
+    example_id = np.array(sorted(draw.getrandbits(63) for _ in rows))
+    file = f"{split}-{number:05}-of-{shards:05}.tfrecord"
+    with (folder / file).open("wb") as stream:
+        tfrecord.write(stream, example.encode(input_ids, example_id))
+    content = (folder / file).read_bytes()
+    return Shard(
+        file=file,
+        examples=examples,
+        segments=int((input_ids == SPECIALS.index("[CLS]")).sum()),
+        tokens=int((input_ids != 0).sum()),
+        bytes=len(content),
+        crc32c=f"{google_crc32c.value(content):08x}",
+    )
+
+
+def _sequence(draw: random.Random) -> list[int]:
+    """Return one or two segments in which word `w` is followed by the one `w`'s number determines."""
+    ids: list[int] = []
+    for _ in range(draw.choice((1, 2))):
+        word, ids = draw.randrange(len(WORDS)), [*ids, SPECIALS.index("[CLS]")]
+        for _ in range(draw.randint(6, 10)):
+            ids.append(len(SPECIALS) + word)
+            word = (3 * word + 1) % len(WORDS)
+        ids.append(SPECIALS.index("[SEP]"))
+    return ids

@@ -1,0 +1,169 @@
+"""Checkpoints: model, optimizer, step, what was measured so far, and the run that they belong to.
+
+A checkpoint is a folder, `step-00000200`, of two files. `state.npz` holds every variable; it is a zip archive, so each
+has a CRC that reading it checks. `checkpoint.json` is written last: a folder without it is no checkpoint. Both files
+appear whole or not at all, so nothing that is interrupted leaves a checkpoint that is half there. The same state gives
+the same bytes.
+"""
+
+import dataclasses
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from records import storage
+from records.errors import RemaskError
+
+STATE_NPZ = "state.npz"
+CHECKPOINT_JSON = "checkpoint.json"
+
+State = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on the held-out split after a number of steps."""
+
+    step: int
+    loss: float  # mean cross-entropy of a masked token, in nats
+    perplexity: float
+    accuracy: float
+    top5_accuracy: float
+    tokens: int  # masked tokens that were predicted
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of itself."""
+
+    step: int
+    run: Mapping[str, Any]  # as in run.json
+    evaluations: tuple[Evaluation, ...]  # all so far, in order of step
+
+    def to_json(self) -> str:
+        """Return the text of `checkpoint.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Checkpoint":
+        """Read what `to_json` wrote."""
+        read = json.loads(text)
+        return cls(read["step"], read["run"], tuple(Evaluation(**each) for each in read["evaluations"]))
+
+
+def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """Return the evaluation of lowest loss, the earliest of equals; that of the untrained model, at step 0, is no candidate."""
+    return min((each for each in evaluations if each.step > 0), key=lambda each: each.loss, default=None)
+
+
+def named(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> dict[str, keras.Variable]:
+    """Return the variables of a model, and of its optimizer, by the names under which checkpoints hold them."""
+    variables = {f"model/{variable.path}": variable for variable in model.variables}
+    if optimizer is not None:
+        variables.update({f"optimizer/{variable.path}": variable for variable in optimizer.variables})
+    return variables
+
+
+def save(folder: str, checkpoint: Checkpoint, variables: Mapping[str, keras.Variable]) -> str:
+    """Write a checkpoint below `folder`, one variable in memory at a time, and return its path."""
+    path = path_of(folder, checkpoint.step)
+    with storage.open_write(storage.join(path, STATE_NPZ)) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, variable in variables.items():
+            # A ZipInfo of its own, whose date is fixed: the archive is a function of the state alone.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(variable.numpy()), allow_pickle=False)
+    storage.write_bytes(storage.join(path, CHECKPOINT_JSON), checkpoint.to_json().encode())
+    return path
+
+
+def path_of(folder: str, step: int) -> str:
+    """Return where the checkpoint of a step is, or would be.
+
+    >>> path_of("run/checkpoints", 200)
+    'run/checkpoints/step-00000200'
+    """
+    return storage.join(folder, f"step-{step:08}")
+
+
+def paths(folder: str) -> list[str]:
+    """Return the checkpoints below `folder`, oldest first; what is half there is not among them."""
+    return [
+        path[: -len(CHECKPOINT_JSON) - 1] for path in storage.matching(storage.join(folder, "step-*", CHECKPOINT_JSON))
+    ]
+
+
+def read_json(path: str) -> Checkpoint:
+    """Read what a checkpoint says of itself."""
+    return Checkpoint.from_json(storage.read_bytes(storage.join(path, CHECKPOINT_JSON)))
+
+
+def read(path: str) -> tuple[Checkpoint, State]:
+    """Read a checkpoint, whole and checked, into memory.
+
+    Raises:
+        RemaskError: it is damaged.
+    """
+    try:
+        checkpoint = read_json(path)
+        with np.load(storage.local(storage.join(path, STATE_NPZ)), allow_pickle=False) as archive:
+            return checkpoint, {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RemaskError(f"{path}: damaged ({error})") from error
+
+
+def latest(folder: str, *, say: Callable[[str], None]) -> tuple[Checkpoint, State] | None:
+    """Read the newest checkpoint that can be read; None where there is none at all.
+
+    Args:
+        folder: of the checkpoints.
+        say: is told of each that is damaged.
+
+    Raises:
+        RemaskError: there are checkpoints, and all of them are damaged.
+    """
+    found = paths(folder)
+    for path in reversed(found):
+        try:
+            return read(path)
+        except RemaskError as error:
+            say(f"{error}; trying the one before")
+    if found:
+        raise RemaskError(
+            f"{folder}: none of its {len(found)} checkpoints can be read; remove the folder to start the run again"
+        )
+    return None
+
+
+def restore(variables: Mapping[str, keras.Variable], state: State, *, name: str) -> None:
+    """Give variables the values of a checkpoint; in the scope of the strategy that made them.
+
+    Raises:
+        RemaskError: the checkpoint is that of another model; no variable is changed then.
+    """
+    for key, variable in variables.items():
+        found = state[key].shape if key in state else "nothing"
+        if found != tuple(variable.shape):
+            raise RemaskError(f"{name}: {key} is {found}, the model expects {tuple(variable.shape)}")
+    for key, variable in variables.items():
+        variable.assign(state[key])
+
+
+def prune(folder: str, *, keep: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest `keep` and that of `best_step`, and what interrupted runs left."""
+    complete = paths(folder)
+    kept = {*complete[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
+    for path in complete:
+        if path not in kept:
+            storage.remove(storage.join(path, CHECKPOINT_JSON))  # from here on it is no checkpoint
+            storage.remove(path)
+    for file in storage.matching(storage.join(folder, "step-*", "*")):
+        path = file.rpartition("/")[0]
+        if path not in complete:
+            storage.remove(path)

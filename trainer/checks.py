@@ -1,0 +1,79 @@
+"""What must match before a run begins. No accelerator is touched here: a mismatch costs seconds, not a machine."""
+
+from records.errors import RemaskError
+from records.manifest import SPLITS
+from records.reader import DataSet
+from trainer.config import ModelConfig, TrainOptions
+from trainer.fill_mask import encode
+
+
+def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
+    """Refuse a data set that a model cannot read, or in which there is nothing to read.
+
+    (That its format version is known, its shards whole and its tokenizer its own, opening it has checked.)
+
+    Raises:
+        RemaskError: sequences longer than the model's positions, ids beyond its vocabulary, or an empty split.
+    """
+    folder, made = data_set.folder, data_set.manifest
+    if data_set.max_seq_length > config.max_position_embeddings:
+        raise RemaskError(
+            f"{folder}: max_seq_length is {data_set.max_seq_length}, model {name} has {config.max_position_embeddings} "
+            f"positions; make the records again with MAX_SEQ_LENGTH={config.max_position_embeddings} or less"
+        )
+    if made.data.tokenizer.vocab_size > config.vocab_size:
+        raise RemaskError(
+            f"{folder}: ids go up to {made.data.tokenizer.vocab_size - 1}, model {name} has a vocab_size of "
+            f"{config.vocab_size}; make the records again with that model's tokenizer"
+        )
+    for split in SPLITS:
+        if not made.examples(split):
+            raise RemaskError(
+                f"{folder}: the {split} split is empty; make the records again from more text, or with another "
+                f"validation_fraction (it is {made.data.validation_fraction})"
+            )
+
+
+def check_hosts(data_set: DataSet, hosts: int) -> None:
+    """Refuse fewer shards than there are hosts to read them.
+
+    Raises:
+        RemaskError: a split has fewer shards than there are hosts.
+    """
+    for split in SPLITS:
+        if (found := len(data_set.manifest.data.splits[split])) < hosts:
+            raise RemaskError(
+                f"{data_set.folder}: {found} {split} shards, {hosts} hosts each read their own; make the records again with "
+                f"SHARDS={hosts} or more"
+            )
+
+
+def check_probes(probes: tuple[str, ...], data_set: DataSet, config: ModelConfig) -> None:
+    """Refuse a probe that cannot be filled.
+
+    Raises:
+        RemaskError: it has no [MASK], or it is too long.
+    """
+    for probe in probes:
+        try:
+            encode(probe, data_set.tokenizer, longest=config.max_position_embeddings)
+        except RemaskError as error:
+            raise RemaskError(f"probes: {error}") from None
+
+
+def batch_size(options: TrainOptions, *, replicas: int) -> int:
+    """Return the global batch size.
+
+    >>> batch_size(TrainOptions(per_replica_batch_size=16), replicas=8)
+    128
+
+    Raises:
+        RemaskError: it cannot be dealt out evenly.
+    """
+    if options.per_replica_batch_size:
+        return options.per_replica_batch_size * replicas
+    if options.global_batch_size % replicas:
+        raise RemaskError(
+            f"global_batch_size: found {options.global_batch_size}, expected a multiple of the {replicas} replicas"
+        )
+    return options.global_batch_size

@@ -1,0 +1,144 @@
+"""Writes a model as HuggingFace does: config, weights, tokenizer, and a card that says what it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from records import manifest as manifests
+from records import storage, tokenizer
+from records.errors import RemaskError
+from records.manifest import Manifest
+from records.tokenizer import TokenizerArtifact
+from trainer import bridge, checkpoint, runs
+from trainer.checkpoint import Checkpoint, Evaluation
+from trainer.config import ExportOptions, ModelConfig
+from trainer.model import BertMaskedLM
+
+README_MD = "README.md"
+
+
+def main(options: ExportOptions) -> None:
+    """Export the best or the last checkpoint of a run."""
+    run = runs.load(options.run_dir)
+    if run is None:
+        raise RemaskError(
+            f"{options.run_dir}: no {runs.RUN_JSON}, so this is not a run; train one with 'make train RUN={options.run_dir}'"
+        )
+    data = options.data or run["options"]["data"]
+    made = manifests.load(data)
+    if made.digest() != run["manifest"]:
+        raise RemaskError(f"{data}: not the data set that {options.run_dir} was trained on; give that one with DATA=")
+    chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
+    model = BertMaskedLM(ModelConfig(**run["model"]), seed=0)
+    checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
+    out = options.out or storage.join(options.run_dir, runs.EXPORT)
+    write(model, out, artifact=tokenizer.load(data), manifest=made, saved=chosen)
+    print(f'exported step {chosen.step} to {out}; try: make fill-mask MODEL={out} TEXT="..."')
+
+
+def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
+    """Read the checkpoint to export: the one with the lowest held-out loss, or the last.
+
+    Raises:
+        RemaskError: there is none, or it is damaged.
+    """
+    found = checkpoint.latest(folder, say=print)
+    if found is None:
+        raise RemaskError(f"{folder}: no checkpoint yet; train further")
+    lowest = checkpoint.best(found[0].evaluations)
+    if which == "last" or lowest is None or lowest.step == found[0].step:
+        return found
+    return checkpoint.read(checkpoint.path_of(folder, lowest.step))
+
+
+def exported(run_dir: str) -> str:
+    """Return the folder of the model that a run has exported.
+
+    Raises:
+        RemaskError: it has exported none.
+    """
+    folder = storage.join(run_dir, runs.EXPORT)
+    if not is_complete(folder):
+        raise RemaskError(
+            f"{folder}: no exported model. A run exports one when it ends; for one that has not ended: make export RUN={run_dir}"
+        )
+    return folder
+
+
+def is_complete(folder: str) -> bool:
+    """Say whether an export has been written to its end: the card is its last file."""
+    return storage.exists(storage.join(folder, README_MD))
+
+
+def write(
+    model: keras.Model, folder: str, *, artifact: TokenizerArtifact, manifest: Manifest, saved: Checkpoint
+) -> None:
+    """Write everything; the card last, by which an export is known to be complete."""
+    storage.remove(storage.join(folder, README_MD))
+    bridge.write_checkpoint(model, folder)
+    artifact.save(folder)
+    storage.write_bytes(storage.join(folder, README_MD), card(manifest, saved, mask_token=artifact.mask_token).encode())
+
+
+def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
+    """Return the model card: what the model was trained on, how, what it is worth and how to use it."""
+    options, data = saved.run["options"], manifest.data
+    by_step = {each.step: each for each in saved.evaluations}
+    synthetic = any("synthetic" in source.file for source in data.sources)
+    sections = [
+        "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- masked-lm\n- remask\n---",
+        f"# {options['model']}, trained on masked words",
+        f"A BERT masked language model after {saved.step:,} of {options['train_steps']:,} steps, started from "
+        f"`{options['model']}`, trained with remask.",
+        "## Data",
+        *(["**The text is synthetic: it was made by a program, not written by people.**"] if synthetic else []),
+        _rows(
+            ("", "train", "validation"),
+            [
+                ("sequences", *(f"{manifest.examples(split):,}" for split in manifests.SPLITS)),
+                ("tokens", *(f"{manifest.tokens(split):,}" for split in manifests.SPLITS)),
+            ],
+        ),
+        f"{sum(source.documents for source in data.sources):,} documents; sequences of {data.max_seq_length} tokens "
+        f"(long texts: {data.long_text}); tokenizer {data.tokenizer.name}, {data.tokenizer.vocab_size:,} tokens. Sources:",
+        "\n".join(f"- {_name(source.file)}: {source.documents:,} documents" for source in data.sources),
+        "## Held-out metrics",
+        "On the whole validation split, with 15 % of its tokens masked, always the same ones.",
+        _rows(("step", "loss", "perplexity", "accuracy", "top-5 accuracy"), _metrics(by_step, saved.step)),
+        "## Options",
+        _rows(("option", "value"), _shown_options(options)),
+        "## Use",
+        "```python\nfrom transformers import pipeline\n\n"
+        f'fill = pipeline("fill-mask", model="path/to/this/folder")\nfill("A film that I {mask_token} at once.")\n```',
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _metrics(by_step: Mapping[int, Evaluation], step: int) -> list[tuple[str, ...]]:
+    chosen = [by_step[each] for each in sorted({0, step} & set(by_step))]
+    return [
+        (
+            str(each.step),
+            f"{each.loss:.4f}",
+            f"{each.perplexity:.2f}",
+            f"{each.accuracy:.2%}",
+            f"{each.top5_accuracy:.2%}",
+        )
+        for each in chosen
+    ]
+
+
+def _shown_options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    hidden = {"data", "run_dir", "probes", "tpu", "devices"}  # about the machine and the watching, not the model
+    return [(name, f"`{value}`") for name, value in options.items() if name not in hidden]
+
+
+def _name(file: str) -> str:
+    """Return a source without its folders, which are nobody's business."""
+    return file.rstrip("/").rpartition("/")[2]
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

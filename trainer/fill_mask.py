@@ -1,0 +1,122 @@
+"""Fills the [MASK]s of a text."""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from records.errors import RemaskError
+from records.tokenizer import TokenizerArtifact
+from trainer.config import FillMaskOptions
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token for a [MASK], and how probable the model thinks it is."""
+
+    token: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text and what the model would put in it."""
+
+    text: str
+    masks: tuple[tuple[Candidate, ...], ...]  # for each [MASK] the candidates, the most probable first
+    sentence: str  # the text with the first candidate in each place, as the tokenizer writes it
+
+
+def main(options: FillMaskOptions) -> None:
+    """Fill one text, or each line of standard input, and print a table for each [MASK]."""
+    from trainer import pretrained
+    from trainer.export import exported
+    from trainer.model import BertMaskedLM
+
+    start = pretrained.find(options.model or exported(options.run_dir))
+    texts = (line.rstrip("\n") for line in sys.stdin) if options.text == "-" else [options.text]
+    if options.text != "-":  # a text that cannot be filled is refused before the model is read
+        encode(options.text, start.tokenizer, longest=start.config.max_position_embeddings)
+    model = BertMaskedLM(start.config, seed=0)
+    pretrained.read_weights(model, start, say=lambda line: print(line, file=sys.stderr) if "WARNING" in line else None)
+    for text in texts:
+        print(table(fill(model, text, start.tokenizer, top_k=options.top_k)), flush=True)
+
+
+def encode(text: str, artifact: TokenizerArtifact, *, longest: int) -> tuple[list[int], list[int]]:
+    """Return the ids of `[CLS] text [SEP]`, and where among them the [MASK]s are.
+
+    Only [MASK] is special: any other special token that is written in the text is plain text, as in the records.
+
+    Raises:
+        RemaskError: no [MASK], or more ids than the model has positions.
+    """
+    mask = artifact.mask_token
+    if mask not in text:
+        raise RemaskError(f"text: no {mask} in {text!r}; write {mask} where a word is to be filled in")
+    tokenizer = artifact.tokenizer()
+    ids = [artifact.cls_id]
+    for number, piece in enumerate(text.split(mask)):
+        ids += [artifact.mask_id] * (number > 0) + tokenizer.encode(piece, add_special_tokens=False).ids
+    ids.append(artifact.sep_id)
+    if len(ids) > longest:
+        raise RemaskError(
+            f"text: {len(ids)} tokens, {artifact.name} and its model take at most {longest}; shorten the text"
+        )
+    return ids, [place for place, id_ in enumerate(ids) if id_ == artifact.mask_id]
+
+
+def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k: int) -> Filled:
+    """Return the `top_k` most probable tokens for each [MASK] of a text.
+
+    Raises:
+        RemaskError: no [MASK] in the text, or it is too long for the model.
+    """
+    ids, places = encode(text, artifact, longest=model.config.max_position_embeddings)
+    batch = {"input_ids": np.int32([ids]), "masked_lm_positions": np.int32([places])}
+    logits = np.asarray(model(batch, training=False), np.float32)[0]  # [masks, V]
+    words = {id_: token for token, id_ in artifact.vocabulary.items()}
+    masks = []
+    for place, scores in zip(places, logits, strict=True):
+        probabilities = _softmax(scores)
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        masks.append(tuple(Candidate(words.get(int(id_), f"id {id_}"), float(probabilities[id_])) for id_ in order))
+        ids[place] = int(order[0])
+    return Filled(text, tuple(masks), artifact.tokenizer().decode(ids, skip_special_tokens=True))
+
+
+def table(filled: Filled) -> str:
+    """Return the lines that show a filled text.
+
+    >>> print(table(Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film")))
+    a [MASK]
+      film  0.5000
+      dog   0.2500
+    = a film
+    """
+    lines = [filled.text]
+    width = max(len(candidate.token) for candidates in filled.masks for candidate in candidates)
+    for number, candidates in enumerate(filled.masks, start=1):
+        if len(filled.masks) > 1:
+            lines.append(f"  [MASK] {number}")
+        lines += [f"  {candidate.token:<{width}}  {candidate.probability:.4f}" for candidate in candidates]
+    return "\n".join([*lines, f"= {filled.sentence}"])
+
+
+def line(filled: Filled) -> str:
+    """Return one line that shows a filled text.
+
+    >>> line(Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film"))
+    'a [MASK] -> film 0.50, dog 0.25'
+    """
+    shown = " | ".join(", ".join(f"{each.token} {each.probability:.2f}" for each in mask) for mask in filled.masks)
+    return f"{filled.text} -> {shown}"
+
+
+def _softmax(scores: Any) -> Any:
+    shifted = np.exp(scores - scores.max())
+    return shifted / shifted.sum()

@@ -1,0 +1,68 @@
+"""AdamW as BERT is trained with it: linear warm-up, linear decay, no weight decay on biases and layer norms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from trainer.config import TrainOptions
+
+
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to `peak` at step `warmup_steps`, then falls linearly towards 0 at the end of the run.
+
+    The rate is positive at every step, the first and the last included, so that none is wasted. Steps count from 0.
+
+    >>> schedule = WarmupLinearDecay(1.0, warmup_steps=2, train_steps=6)
+    >>> [round(float(schedule(step)), 3) for step in range(6)]
+    [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
+    """
+
+    def __init__(self, peak: float, *, warmup_steps: int, train_steps: int) -> None:
+        super().__init__()
+        self.peak, self.warmup_steps, self.train_steps = peak, warmup_steps, train_steps
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of a step, a float32 scalar."""
+        step = ops.cast(step, "float32")
+        warmup = max(1, self.warmup_steps)
+        return self.peak * ops.minimum((step + 1) / warmup, (self.train_steps - step) / (self.train_steps - warmup + 1))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `__init__` was given."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "train_steps": self.train_steps}
+
+
+class AdamWOfReducedGradients(keras.optimizers.AdamW):
+    """AdamW that takes gradients which are the same on all replicas already.
+
+    Keras sums over replicas inside `apply`, after it has clipped: too late for a global norm. We sum, divide and clip
+    first (`trainer.step`), so nothing is left to be summed here.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+
+def make_schedule(options: TrainOptions) -> WarmupLinearDecay:
+    """Return the schedule of a run."""
+    return WarmupLinearDecay(options.learning_rate, warmup_steps=options.warmup_steps, train_steps=options.train_steps)
+
+
+def make_optimizer(
+    variables: Sequence[keras.Variable], schedule: WarmupLinearDecay, *, weight_decay: float
+) -> AdamWOfReducedGradients:
+    """Return an optimizer whose variables exist; call it in the scope of the strategy.
+
+    Its epsilon is BERT's 1e-6 (google-research/bert, `optimization.py`).
+    """
+    optimizer = AdamWOfReducedGradients(schedule, weight_decay=weight_decay, epsilon=1e-6, name="adamw")
+    optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if not decays(variable)])
+    optimizer.build(variables)
+    return optimizer
+
+
+def decays(variable: keras.Variable) -> bool:
+    """Say whether weight decay applies: to kernels and embeddings. In BERT biases and layer norms, and only they, are vectors."""
+    return len(variable.shape) > 1

@@ -1,0 +1,153 @@
+"""Finds the model that `model` names: a folder, a name on the HuggingFace hub, or a shape with random weights."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from records import storage, tokenizer
+from records.errors import RemaskError
+from records.tokenizer import TOKENIZER_JSON, TokenizerArtifact
+from trainer.config import SCRATCH, ModelConfig
+
+CONFIG_JSON, WEIGHTS, VOCAB_TXT = "config.json", "model.safetensors", "vocab.txt"
+_FROM_HUB = [CONFIG_JSON, WEIGHTS, TOKENIZER_JSON, "tokenizer_config.json", VOCAB_TXT]
+_SCRATCH_FOLDER = "scratch:"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a model starts from: everything but the weights, which are read only when there is a model to hold them."""
+
+    name: str
+    config: ModelConfig
+    weights: str  # the folder that holds them; empty for random ones
+    tokenizer: TokenizerArtifact
+
+
+def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -1) -> Start:
+    """Find a model and read its shape, and refuse one that does not fit a data set.
+
+    Args:
+        name: a folder, a hub name, one of `SCRATCH`, or `scratch:FOLDER`.
+        data: tokenizer of the data set; None to use the model's own, which must then be there.
+        dropout: replaces both rates of the config, unless -1.
+
+    Raises:
+        RemaskError: no such model, no weights, a shape that is not BERT's, or another tokenizer than the data's.
+    """
+    if name in SCRATCH:
+        if data is None:
+            raise RemaskError(f"model: {name} has random weights; give the folder or the hub name of a trained model")
+        config, weights, own = {**SCRATCH[name], "vocab_size": data.vocab_size}, "", None
+    else:
+        scratch = name.startswith(_SCRATCH_FOLDER)
+        folder = _folder(name.removeprefix(_SCRATCH_FOLDER))
+        config = _read_config(folder)
+        weights = "" if scratch else _with_weights(folder)
+        own = _own_tokenizer(folder)
+    artifact = _fitting_tokenizer(name, own, data)
+    shape = ModelConfig.from_huggingface(config, cls_token_id=artifact.cls_id)
+    if artifact.vocab_size > shape.vocab_size:
+        raise RemaskError(
+            f"model {name}: its vocab_size is {shape.vocab_size}, the tokenizer {artifact.name} has ids up to "
+            f"{artifact.vocab_size - 1}; make the records with this model's tokenizer, or start from random weights "
+            f"(model one of {', '.join(SCRATCH)})"
+        )
+    if dropout != -1:
+        shape = replace(shape, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return Start(name, shape, weights, artifact)
+
+
+def _folder(name: str) -> str:
+    """Return a local folder with the model's files; fetch them from the hub if `name` is no folder."""
+    if os.path.isdir(name):
+        return name
+    import huggingface_hub
+
+    huggingface_hub.utils.logging.set_verbosity_error()  # it would announce each retry
+    try:
+        return str(huggingface_hub.snapshot_download(name, allow_patterns=_FROM_HUB))
+    except Exception as error:  # the hub, the network and the cache raise exceptions of many kinds
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RemaskError(
+            f"model {name}: neither a folder nor a name that the HuggingFace hub gives us ({reason}). Give a folder with "
+            f"{CONFIG_JSON} and {WEIGHTS}, a hub name such as bert-base-uncased, or one of {', '.join(SCRATCH)} to start from "
+            f"random weights"
+        ) from error
+
+
+def _read_config(folder: str) -> dict[str, Any]:
+    path = storage.join(folder, CONFIG_JSON)
+    if not storage.exists(path):
+        raise RemaskError(f"{folder}: no {CONFIG_JSON}, so this is not the folder of a HuggingFace model")
+    try:
+        config = json.loads(storage.read_bytes(path))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise RemaskError(f"{path}: damaged, it is no JSON object; copy it again")
+    return config
+
+
+def _with_weights(folder: str) -> str:
+    if not storage.exists(storage.join(folder, WEIGHTS)):
+        raise RemaskError(
+            f"{folder}: no {WEIGHTS}. To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; weights in "
+            f"another format (pytorch_model.bin, tf_model.h5) are converted by transformers: "
+            f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
+        )
+    return folder
+
+
+def _own_tokenizer(folder: str) -> TokenizerArtifact | None:
+    if any(storage.exists(storage.join(folder, file)) for file in (TOKENIZER_JSON, VOCAB_TXT)):
+        return tokenizer.load(folder)
+    return None
+
+
+def _fitting_tokenizer(name: str, own: TokenizerArtifact | None, data: TokenizerArtifact | None) -> TokenizerArtifact:
+    """Return the tokenizer to use: the data's, if the model's own, where it has one, means the same by every id."""
+    if data is None:
+        if own is None:
+            raise RemaskError(
+                f"model {name}: neither {TOKENIZER_JSON} nor {VOCAB_TXT} beside the weights; copy the tokenizer there"
+            )
+        return own
+    if own is not None and own.vocabulary != data.vocabulary:
+        token, there, here = _first_difference(own.vocabulary, data.vocabulary)
+        raise RemaskError(
+            f"model {name}: its tokenizer is not the one that made the records ({data.name}): token {token!r} is id "
+            f"{there} in the model, {here} in the records. Make the records with TOKENIZER={name}, or start from random "
+            f"weights (model one of {', '.join(SCRATCH)})"
+        )
+    return data
+
+
+def _first_difference(own: dict[str, int], data: dict[str, int]) -> tuple[str, int | None, int | None]:
+    """Return a token that differs and its two ids; the one of lowest id."""
+    differing = (token for token in own.keys() | data.keys() if own.get(token) != data.get(token))
+    token = min(differing, key=lambda each: (own.get(each, data.get(each)), each))
+    return token, own.get(token), data.get(token)
+
+
+def read_weights(model: Any, start: Start, *, say: Callable[[str], None]) -> None:
+    """Read the weights of `start` into a model, and say what was missing or left over.
+
+    Call it in the scope of the strategy that made the model. Random weights are already there.
+
+    Raises:
+        RemaskError: a tensor of the encoder is missing or of another shape.
+    """
+    from trainer import bridge
+
+    if not start.weights:
+        say(f"model {start.name}: random weights")
+        return
+    report = bridge.read_checkpoint(model, start.weights)
+    say(f"model {start.name}: weights read")
+    if report.missing:
+        say(f"  WARNING: not in the checkpoint, so fresh: {', '.join(report.missing)}")
+    if report.unused:
+        say(f"  in the checkpoint, but not used: {', '.join(report.unused)}")

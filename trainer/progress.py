@@ -1,0 +1,138 @@
+"""What a run says while it goes: a bar or plain lines on standard error, `metrics.jsonl`, and TensorBoard scalars."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any
+
+import tensorflow as tf
+import tqdm
+
+from records import storage
+from trainer.checkpoint import Evaluation
+
+METRICS_JSONL = "metrics.jsonl"
+_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the steps since the last report went."""
+
+    step: int
+    loss: float  # mean over the steps
+    gradient_norm: float  # of the last of them, before clipping
+    learning_rate: float  # of the last of them
+    sequences_per_second: float
+    tokens_per_second: float  # padding is no work and not counted
+    input_wait: float  # share of the time in which nothing was computed for want of data
+
+
+class Progress:
+    """Shows and records a run, from `start_step` on.
+
+    Lines of `metrics.jsonl` that an earlier run wrote beyond its checkpoint are removed: what they tell is done again.
+
+    Args:
+        run_dir: the folder of the run.
+        train_steps: steps of the whole run.
+        start_step: steps that are done already.
+        evaluated: steps whose evaluation the checkpoint holds.
+    """
+
+    def __init__(self, run_dir: str, *, start_step: int, train_steps: int, evaluated: Collection[int] = ()) -> None:
+        self._metrics = storage.join(run_dir, METRICS_JSONL)
+        _forget(self._metrics, start_step, evaluated)
+        self._writer = tf.summary.create_file_writer(storage.join(run_dir, "tensorboard"))
+        self._terminal = sys.stderr.isatty()
+        self._train_steps, self._start = train_steps, (start_step, time.monotonic())
+        self._last_line = 0.0
+        self._bar = tqdm.tqdm(
+            initial=start_step, total=train_steps, unit="step", disable=not self._terminal, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._terminal:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def show(self, training: Training) -> None:
+        """Show how it goes; on a terminal at once, elsewhere a line every ten seconds and one at the end."""
+        text = (
+            f"loss {training.loss:.4f}, {training.sequences_per_second:,.1f} sequences/s, "
+            f"{training.tokens_per_second:,.0f} tokens/s, input wait {training.input_wait:.1%}"
+        )
+        self._bar.n = training.step
+        self._bar.set_postfix_str(text)
+        now = time.monotonic()
+        if not self._terminal and (now - self._last_line >= _LINE_SECONDS or training.step == self._train_steps):
+            self._last_line = now
+            start_step, start = self._start
+            left = (now - start) / max(1, training.step - start_step) * (self._train_steps - training.step)
+            width = len(str(self._train_steps))
+            print(
+                f"step {training.step:>{width}}/{self._train_steps}: {text}, {duration(left)} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def record(self, training: Training) -> None:
+        """Write a line of metrics and the same as TensorBoard scalars."""
+        values = dataclasses.asdict(training)
+        self._append(values, prefix="train")
+
+    def record_evaluation(self, evaluation: Evaluation) -> None:
+        """Write a line with the figures of the held-out split, under names that begin with `eval_`."""
+        values = {f"eval_{key}": value for key, value in dataclasses.asdict(evaluation).items() if key != "step"}
+        self._append({"step": evaluation.step, **values}, prefix="")
+
+    def _append(self, values: Mapping[str, Any], *, prefix: str) -> None:
+        path = storage.local(self._metrics)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        with self._writer.as_default():
+            for name, value in values.items():
+                if name != "step":
+                    tag = f"{prefix}/{name}" if prefix else name.replace("eval_", "eval/", 1)
+                    tf.summary.scalar(tag, value, step=values["step"])
+        self._writer.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as one reads it.
+
+    >>> duration(75.2), duration(3700), duration(9)
+    ('1:15', '1:01:40', '0:09')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _forget(path: str, step: int, evaluated: Collection[int]) -> None:
+    if not storage.exists(path):
+        return
+
+    def stays(line: bytes) -> bool:
+        if not line.endswith(b"\n"):  # a killed run was about to write it
+            return False
+        values = json.loads(line)
+        return values["step"] in evaluated if "eval_loss" in values else values["step"] <= step
+
+    lines = storage.read_bytes(path).splitlines(keepends=True)
+    kept = [line for line in lines if stays(line)]
+    if kept != lines:
+        storage.write_bytes(path, b"".join(kept))

@@ -1,0 +1,107 @@
+"""The folder of a run: what it was asked to do, and whether it may be continued with what is asked now."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from records import storage
+from records.errors import RemaskError
+from trainer import checkpoint
+from trainer.checkpoint import Checkpoint
+from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
+
+RUN_JSON, CHECKPOINTS, EXPORT = "run.json", "checkpoints", "export"
+
+Run = Mapping[str, Any]
+"""`options`, `manifest` (its digest), `model` (its shape) and `global_batch_size`, as in `run.json`."""
+
+
+def checkpoints(run_dir: str) -> str:
+    """Return the folder of a run's checkpoints."""
+    return storage.join(run_dir, CHECKPOINTS)
+
+
+def resume(
+    options: TrainOptions, *, manifest_digest: str, say: Callable[[str], None]
+) -> tuple[Checkpoint, checkpoint.State] | None:
+    """Read the newest checkpoint of the run that `options` name; None where there is none yet.
+
+    Raises:
+        RemaskError: the run has other options or other data, or none of its checkpoints can be read.
+    """
+    run = load(options.run_dir)
+    if run is None:
+        return None
+    check_continues(options.run_dir, run, options=options, manifest_digest=manifest_digest)
+    return checkpoint.latest(checkpoints(options.run_dir), say=say)
+
+
+def describe(options: TrainOptions, *, manifest_digest: str, **more: Any) -> Run:
+    """Return what identifies a run, as it will be read from `run.json`: tuples are lists."""
+    described: Run = json.loads(
+        json.dumps({"options": dataclasses.asdict(options), "manifest": manifest_digest, **more})
+    )
+    return described
+
+
+def load(run_dir: str) -> Run | None:
+    """Return the run in a folder; None where there is none.
+
+    Raises:
+        RemaskError: `run.json` is damaged.
+    """
+    path = storage.join(run_dir, RUN_JSON)
+    if not storage.exists(path):
+        return None
+    try:
+        run = json.loads(storage.read_bytes(path))
+        return {key: run[key] for key in ("options", "manifest", "model", "global_batch_size")}
+    except (ValueError, KeyError, TypeError):
+        raise RemaskError(f"{path}: damaged; remove {run_dir} to start the run again") from None
+
+
+def begin(options: TrainOptions, *, manifest_digest: str, config: ModelConfig, global_batch_size: int) -> Run:
+    """Write `run.json`, or check that the run which is there has the same global batch size.
+
+    Raises:
+        RemaskError: it has another, since it was begun on another number of replicas.
+    """
+    earlier = load(options.run_dir)
+    if earlier and earlier["global_batch_size"] != global_batch_size:
+        raise RemaskError(
+            f"{options.run_dir}: holds a run with a global batch of {earlier['global_batch_size']} sequences; with the "
+            f"replicas that there are now it would be {global_batch_size}. Continue it on as many replicas as it had"
+        )
+    run = describe(
+        options,
+        manifest_digest=manifest_digest,
+        model=dataclasses.asdict(config),
+        global_batch_size=global_batch_size,
+    )
+    storage.write_bytes(
+        storage.join(options.run_dir, RUN_JSON), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode()
+    )
+    return run
+
+
+def check_continues(run_dir: str, run: Run, *, options: TrainOptions, manifest_digest: str) -> None:
+    """Refuse to continue a run with options, or on data, that contradict it.
+
+    Raises:
+        RemaskError: a table of the differences.
+    """
+    has, asked = run["options"], describe(options, manifest_digest=manifest_digest)["options"]
+    differences = [
+        (name, has.get(name, "nothing"), asked[name])
+        for name in asked
+        if name not in CONTINUABLE and has.get(name) != asked[name]
+    ]
+    if run["manifest"] != manifest_digest:
+        differences.append(("data", f"records with digest {run['manifest'][:12]}", manifest_digest[:12]))
+    if differences:
+        rows = "\n".join(f"  {name}: run has {here}, asked for {wanted}" for name, here, wanted in differences)
+        raise RemaskError(
+            f"{run_dir}: holds a run that these options contradict:\n{rows}\n"
+            f"Give the run's own options to continue it, or another RUN to begin a new one"
+        )

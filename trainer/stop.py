@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM, turned into a question that the loop asks between two looks at the device."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+@contextlib.contextmanager
+def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the signal that asked to stop, 0 while none has.
+
+    A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no handlers, nothing is caught.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        say(f"{signal.Signals(number).name}: finishing the steps that are under way, then saving")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

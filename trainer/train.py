@@ -1,0 +1,195 @@
+"""Training, from a data set and a model's name to an exported model. `train` is the whole flow, from top to bottom."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from records import storage
+from records.reader import DataSet, open_data_set, parse
+from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
+from trainer.checkpoint import Checkpoint, Evaluation
+from trainer.config import ModelConfig, TrainOptions
+from trainer.data import eval_batches, train_batches
+from trainer.evaluate import make_evaluate
+from trainer.masking import Masking, Vocabulary, mask_tokens
+from trainer.model import BertMaskedLM
+from trainer.optimizer import make_optimizer, make_schedule
+from trainer.progress import Progress, duration
+from trainer.session import Session
+from trainer.step import Batch, Steps, make_loop
+from trainer.stop import stop_signals
+
+
+def train(
+    options: TrainOptions,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    on_steps: Callable[[int, Steps], None] = lambda step, steps: None,
+) -> int:
+    """Train, or continue to train, then export the model; return the exit status of the command.
+
+    Args:
+        options: of the run; where it has begun already, only those of `CONTINUABLE` may differ from what it has.
+        strategy: where to train; by default what `trainer.accelerator` chooses.
+        on_steps: is called after each look at the device, with the steps done so far and what the last ones reported.
+
+    Raises:
+        RemaskError: something does not match, or the loss is no number any more.
+    """
+    began = time.monotonic()
+    # What needs no accelerator comes first: to be refused then costs seconds.
+    accelerator.check_tpu_paths(options.tpu, data=options.data, run_dir=options.run_dir)
+    data_set = open_data_set(options.data)
+    digest = data_set.manifest.digest()
+    found = runs.resume(options, manifest_digest=digest, say=print)
+    if found and found[0].step == options.train_steps and export.is_complete(_export(options)):
+        print(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
+        return 0
+    start = None if found else pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
+    config = start.config if start else ModelConfig(**found[0].run["model"])
+    checks.check_data(data_set, config, name=options.model)
+    checks.check_probes(options.probes, data_set, config)
+
+    strategy = strategy or accelerator.choose_strategy(
+        tpu=options.tpu, devices=options.devices, check_hosts=lambda hosts: checks.check_hosts(data_set, hosts)
+    )
+    batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
+    run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size)
+    with strategy.scope():
+        model = BertMaskedLM(config, seed=options.seed, dtype=options.dtype)
+        schedule = make_schedule(options)
+        optimizer = make_optimizer(model.trainable_variables, schedule, weight_decay=options.weight_decay)
+        variables = checkpoint.named(model, optimizer)
+        if start:
+            pretrained.read_weights(model, start, say=print)
+        else:
+            checkpoint.restore(variables, found[1], name=options.run_dir)
+    at = found[0] if found else Checkpoint(0, run, ())
+    del found  # the state just read is as large as the model and its optimizer together
+
+    print(introduction(options, data_set, model, strategy, batch_size))
+    evaluate = make_evaluate(strategy, model)
+    held_out = strategy.experimental_distribute_dataset(eval_batches(data_set, global_batch_size=batch_size))
+    with (
+        Progress(
+            options.run_dir,
+            start_step=at.step,
+            train_steps=options.train_steps,
+            evaluated=[each.step for each in at.evaluations],
+        ) as progress,
+        stop_signals(progress.say) as stopped,
+    ):
+        session = Session(
+            options=options,
+            run=run,
+            global_batch_size=batch_size,
+            variables=variables,
+            loop=make_loop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
+            batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
+            evaluate=lambda step, stop: evaluate(held_out, step=step, stop=stop),
+            fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
+            learning_rate=lambda step: float(schedule(step)),
+            progress=progress,
+            step=at.step,
+            evaluations=list(at.evaluations),
+            saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
+        )
+        session.go(stopped, on_steps)
+        if signal := stopped():
+            progress.say(f"saved {session.saved}; run the same command again to continue after step {session.step}")
+            return 128 + signal
+
+    saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
+    checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
+    export.write(model, _export(options), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved)
+    print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
+    return 0
+
+
+def introduction(
+    options: TrainOptions, data_set: DataSet, model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int
+) -> str:
+    """Return what to know before the first step: the sizes of everything, and one masked example as it will be learnt."""
+    made = data_set.manifest
+    train_examples, length = made.examples("train"), data_set.max_seq_length
+    filled = made.tokens("train") / (train_examples * length)
+    steps = train_examples / batch_size
+    replicas = strategy.num_replicas_in_sync
+    shown, answers = _example(data_set, options)
+    return "\n".join(
+        (
+            f"data     {data_set.folder}: {train_examples:,} sequences of {length} tokens ({filled:.1%} filled), "
+            f"{made.examples('validation'):,} held out",
+            f"model    {options.model}: {model.count_params():,} parameters, {options.dtype}, on {replicas} {accelerator.kind()}",
+            f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an epoch, "
+            f"{options.train_steps:,} steps are {options.train_steps / steps:,.2f} epochs",
+            f"example  {shown}",
+            f"answers  {answers}",
+        )
+    )
+
+
+def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best_step: int, seconds: float) -> str:
+    """Return what was made, what it is worth, and what to do next."""
+    first, last = evaluations[0], evaluations[-1]
+    return "\n".join(
+        (
+            f"held-out loss {first.loss:.4f} -> {last.loss:.4f}, perplexity {first.perplexity:,.2f} -> "
+            f"{last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}, from step {first.step} to {last.step}, "
+            f"in {duration(seconds)}",
+            f"exported the model after step {best_step}, the best on the held-out split",
+            _next(options),
+        )
+    )
+
+
+def _next(options: TrainOptions) -> str:
+    return f'model    {_export(options)}\ntry      make fill-mask RUN={options.run_dir} TEXT="{options.probes[0]}"'
+
+
+def _export(options: TrainOptions) -> str:
+    return storage.join(options.run_dir, runs.EXPORT)
+
+
+def _train_batches(
+    strategy: tf.distribute.Strategy, data_set: DataSet, options: TrainOptions, batch_size: int, *, start_step: int
+) -> Iterator[Batch]:
+    if start_step == options.train_steps:  # only the export was missing
+        return iter(())
+    batches = train_batches(
+        data_set,
+        global_batch_size=batch_size,
+        start_step=start_step,
+        train_steps=options.train_steps,
+        seed=options.seed,
+        masking=_masking(options),
+        shuffle_examples=options.shuffle_examples,
+    )
+    return iter(strategy.experimental_distribute_dataset(batches))
+
+
+def _masking(options: TrainOptions) -> Masking:
+    return Masking(rate=options.mask_rate, whole_word=options.whole_word)
+
+
+def _example(data_set: DataSet, options: TrainOptions) -> tuple[str, str]:
+    """Return a sequence of the train split as the first epoch masks it, and what is to be learnt from it."""
+    shard = next(shard for shard in data_set.manifest.data.splits["train"] if shard.examples)
+    record = tf.data.TFRecordDataset(data_set.path(shard.file), data_set.compression).batch(1)
+    input_ids, example_id = parse(next(iter(record)), max_seq_length=data_set.max_seq_length)
+    masked = mask_tokens(
+        input_ids,
+        example_id,
+        seed=options.seed,
+        epoch=0,
+        vocabulary=Vocabulary.of(data_set.tokenizer),
+        masking=_masking(options),
+    )
+    words = {id_: token for token, id_ in data_set.tokenizer.vocabulary.items()}
+    used = masked["masked_lm_weights"][0] > 0
+    order = tf.argsort(masked["masked_lm_positions"][0][used])
+    shown = [words[id_] for id_ in masked["input_ids"][0].numpy().tolist() if id_]
+    answers = [words[id_] for id_ in tf.gather(masked["masked_lm_ids"][0][used], order).numpy().tolist()]
+    return " ".join(shown), " ".join(answers)
