@@ -1,0 +1,54 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.blocks import BUCKETS, read_slices, slices, without_duplicates, write_block
+
+IDS = st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20)
+
+
+def words_of(id_):
+    """Return the tokens of a document, which for these tests are a function of its id."""
+    return np.frombuffer(id_[: 4 * (1 + id_[5] % 4)], "<u4").astype(np.int64)
+
+
+def block(folder, name, ids, source=0):
+    return write_block(str(folder / name), ids, [words_of(id_) for id_ in ids], source=source, split="train")
+
+
+@given(ids=IDS, data=st.data())
+def test_slices_read_back_what_was_written(tmp_path_factory, ids, data):
+    folder = tmp_path_factory.mktemp("blocks")
+    written = block(folder, "a", ids)
+    cuts = sorted(data.draw(st.lists(st.integers(0, BUCKETS), max_size=3)))
+    shard_of_bucket = np.searchsorted(cuts, np.arange(BUCKETS), side="right")
+    found = []
+    for number, part in slices(written, shard_of_bucket):
+        read = read_slices([part])
+        assert read.ids
+        assert {number} == {int(shard_of_bucket[int.from_bytes(id_[:4], "big") * BUCKETS >> 32]) for id_ in read.ids}
+        for id_, offset, length in zip(read.ids, read.offset, read.length, strict=True):
+            assert read.tokens[offset : offset + length].tolist() == words_of(id_).tolist()
+        found += read.ids
+    assert found == sorted(ids)
+
+
+def test_ids_that_end_in_zeros_survive(tmp_path):
+    ids = [b"\x01" + bytes(15), bytes(16)]
+    (_, part), *rest = slices(block(tmp_path, "a", ids), np.zeros(BUCKETS, int))
+    assert not rest
+    assert read_slices([part]).ids == sorted(ids)
+
+
+def test_of_duplicates_the_one_of_the_first_source_stays_whatever_the_order_of_reading(tmp_path):
+    one, two = b"a" * 16, b"b" * 16
+    parts = []
+    for source, ids in ((2, [one]), (0, [one, two]), (1, [two, two])):
+        parts += [part for _, part in slices(block(tmp_path, str(source), ids, source), np.zeros(BUCKETS, int))]
+    for order in (parts, parts[::-1]):
+        kept, dropped = without_duplicates(read_slices(order))
+        assert kept.ids == [one, two]
+        assert kept.source.tolist() == [0, 0]
+        assert dropped.tolist() == [2, 1, 1]
+        for id_, offset, length in zip(kept.ids, kept.offset, kept.length, strict=True):
+            assert kept.tokens[offset : offset + length].tolist() == words_of(id_).tolist()
