@@ -226,7 +226,7 @@ def _texts(sources: Sequence[str], options: RecordsOptions) -> Iterator[str]:
 
 def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, options: RecordsOptions) -> None:
     """Run the graph on this machine, and turn what a worker reports of bad input into its message alone."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # what a worker raises is raised here, too
     parallel = options.processes > 1
     os.environ["TOKENIZERS_PARALLELISM"] = "false" if parallel else "true"
     flags = {"direct_num_workers": options.processes, "direct_running_mode": "multi_processing"} if parallel else {}
@@ -249,10 +249,19 @@ def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, opti
         with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions(**flags)) as pipeline:
             build(pipeline, sources, shape, described, job)
     except Exception as error:
-        reported = re.search(r"records\.errors\.RemaskError: (.*?)(?: \[while running|\n|$)", str(error))
-        if isinstance(error, RemaskError) or not reported:
-            raise
-        raise RemaskError(reported[1]) from error
+        if message := _message(error):
+            raise RemaskError(message) from error
+        raise
+
+
+def _message(error: Exception) -> str:
+    """Return what a worker had to say to the user, if anything.
+
+    Beam adds where in the graph it was said, and an error of another process arrives as text.
+    """
+    found = re.search(r"records\.errors\.RemaskError: (.*)", str(error))
+    said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
+    return said.split(" [while running ")[0]
 
 
 def _blocks(name: str, documents: list[tuple[str, bytes, NDArray[np.int32]]], *, source: int) -> Iterator[Block]:

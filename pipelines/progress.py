@@ -18,7 +18,7 @@ class Progress:
     """
 
     def __init__(self, work: str, out: str, *, total_bytes: int) -> None:
-        self._work, self._out = Path(work), Path(out)
+        self._work, self._out, self._total = Path(work), Path(out), total_bytes
         self._bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="tokenizing", disable=None, leave=False)
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -37,7 +37,7 @@ class Progress:
     def _watch(self) -> None:
         while not self._bar.disable and not self._ended.wait(0.5):
             pieces = {match.groups() for path in self._work.glob("*.block") if (match := _BLOCK.fullmatch(path.name))}
-            self._bar.update(min(sum(int(size) for _, _, size in pieces), self._bar.total) - self._bar.n)
+            self._bar.update(min(sum(int(size) for _, _, size in pieces), self._total) - self._bar.n)
             shards = sum(bool(_SHARD.fullmatch(path.name)) for path in self._out.glob("*.tfrecord"))
             if shards:
                 self._bar.set_description(f"writing shards ({shards})")

@@ -1,7 +1,7 @@
 """Documents become sequences of fixed length: one or more segments `[CLS] w1 .. wn [SEP]`, then zeros.
 
-Three ways: `truncate` keeps the first window of a document, `window` makes each window a sequence, and `pack` lets short
-windows share a sequence. All work on whole shards at once, as numpy arrays, and depend on their arguments alone.
+Three ways: `truncate` keeps the first window of a document, `window` makes each window a sequence, and `pack` lets
+short windows share a sequence. All work on whole shards at once, as numpy arrays, and depend on their arguments alone.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ def windows(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str
 def sequences(cut: Windows, document_ids: Sequence[bytes], *, max_seq_length: int, long_text: str) -> Sequences:
     """Arrange windows into sequences, ordered by their `example_id`.
 
-    An `example_id` is 63 bits of a digest of the sequence's (document id, window number) pairs: it names the sequence by
-    what it holds, and since it is random with regard to the text, ordering by it shuffles the shard.
+    An `example_id` is 63 bits of a digest of the sequence's (document id, window number) pairs: it names the sequence
+    by what it holds, and since it is random with regard to the text, ordering by it shuffles the shard.
 
     Args:
         cut: windows of documents.

@@ -17,9 +17,9 @@ def document_id(text: str) -> bytes:
 
 
 def split_of(document_id: bytes, *, validation_fraction: float) -> str:
-    """Return the split of a document. Half of the id decides; the other half, independent of it, orders the shards.
+    r"""Return the split of a document. Half of the id decides; the other half, independent of it, orders the shards.
 
-    >>> split_of(bytes(16), validation_fraction=0.05), split_of(b"\\xff" * 16, validation_fraction=0.05)
+    >>> split_of(bytes(16), validation_fraction=0.05), split_of(b"\xff" * 16, validation_fraction=0.05)
     ('validation', 'train')
     """
     share = int.from_bytes(document_id[8:], "little") / 2**64

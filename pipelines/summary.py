@@ -28,7 +28,7 @@ def dropped(data: Data) -> dict[str, int]:
     total: Counter[str] = Counter()
     for source in data.sources:
         total.update(source.dropped)
-    return {reason: count for reason, count in total.items() if count}
+    return {reason: count for reason, count in sorted(total.items()) if count}
 
 
 def nothing_left(data: Data, dead_letters: str) -> str:

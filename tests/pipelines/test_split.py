@@ -17,7 +17,7 @@ def test_fractions_of_zero_and_one_are_exact():
 
 def test_the_held_out_share_is_binomial():
     count = Counter(split_of(document_id(str(number)), validation_fraction=0.1) for number in range(40_000))
-    # Standard deviation sqrt(40,000 * 0.1 * 0.9) = 60; five of them. The ids are fixed, so this holds for ever or never.
+    # Standard deviation sqrt(40,000 * 0.1 * 0.9) = 60; five of them. The ids are fixed: it holds for ever or never.
     assert abs(count["validation"] - 4000) < 300
 
 

@@ -1,0 +1,349 @@
+"""The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import tokens
+from pipelines.__main__ import COMMANDS
+from pipelines.clean import clean
+from pipelines.split import document_id, split_of
+from records import command_line, manifest, storage, tfrecord
+from records.manifest import SPLITS
+
+FILMS = ["film", "movie", "picture", "story", "thriller", "drama"]
+VERDICTS = ["awesome", "dull", "great", "bad", "long", "fine", "touching", "clumsy"]
+
+
+def review(number):
+    """Return a text of 4 to some 60 words that only this number has."""
+    draw = random.Random(f"review {number}")
+    clauses = [f"the {draw.choice(FILMS)} was {draw.choice(VERDICTS)}" for _ in range(draw.randint(1, 12))]
+    return f"Review {number}: " + ", and ".join(clauses) + "."
+
+
+REVIEWS = [review(number) for number in range(300)]
+
+
+def write_csv(path, texts, *, header=("row_Number", "text", "polarity")):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([number, text, 1] for number, text in enumerate(texts))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokens.train(map(clean, REVIEWS), vocab_size=200, name="test").save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def run(tmp_path, tokenizer_folder, capsys):
+    """Return a function that runs `make records` in this process: its status, and what it printed."""
+
+    def run(*arguments, out="out", tokenizer=tokenizer_folder):
+        argv = ["records", "--out", str(tmp_path / out), "--max_seq_length", "32", "--tokenizer", tokenizer, *arguments]
+        capsys.readouterr()
+        status = command_line.main("pipelines", "", COMMANDS, [str(argument) for argument in argv])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def shards_of(folder):
+    """Return the bytes of all shards, by name."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.tfrecord"))}
+
+
+def data_part(folder):
+    return json.loads((Path(folder) / "manifest.json").read_text())["data"]
+
+
+def decoded(folder):
+    """Return the multiset of segments of a data set, as texts of word pieces, by split."""
+    made = manifest.load(str(folder))
+    vocabulary = {
+        id_: token for token, id_ in json.loads((Path(folder) / "tokenizer.json").read_text())["model"]["vocab"].items()
+    }
+    found = {}
+    for split in SPLITS:
+        found[split] = []
+        for shard in made.data.splits[split]:
+            with open(storage.join(str(folder), shard.file), "rb") as file:
+                for payload in tfrecord.read(file, name=shard.file):
+                    ids = _input_ids(payload)
+                    text = " ".join(vocabulary[id_] for id_ in ids if id_)
+                    found[split] += [part.strip() for part in text.replace("[SEP]", "").split("[CLS]") if part]
+    return found
+
+
+def _input_ids(payload):
+    import tensorflow as tf
+
+    return tf.train.Example.FromString(payload).features.feature["input_ids"].int64_list.value
+
+
+def test_the_summary_counts_everything(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", [*REVIEWS, REVIEWS[0], REVIEWS[0] + "<br />", "", " \t", "<p>"])
+    status, out, err = run("--csv", path)
+    assert (status, err) == (0, "")
+    data = data_part(tmp_path / "out")
+    assert data["sources"] == [
+        {
+            "file": "a.csv",
+            "rows": 305,
+            "documents": 300,
+            "dropped": {"malformed": 0, "empty": 3, "duplicate": 2},
+            "recoded": 0,
+            "tokens_dropped": 0,
+        }
+    ]
+    assert "rows       305\n" in out
+    assert "documents  300; dropped: 2 duplicate, 3 empty\n" in out
+    assert f"next       make show DATA={tmp_path}/out; make train DATA={tmp_path}/out\n" in out
+    assert not (tmp_path / "out" / ".work").exists()
+    assert len(data["splits"]["train"]) == 8
+
+
+@pytest.mark.parametrize("long_text", ["pack", "window"])
+def test_every_word_of_every_document_arrives_once_in_its_split(run, tmp_path, tokenizer_folder, long_text):
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    assert run("--csv", path, "--long_text", long_text, "--validation_fraction", "0.2")[0] == 0
+    artifact = tokens.tokenizers.Tokenizer.from_file(f"{tokenizer_folder}/tokenizer.json")
+    expected = {split: [] for split in SPLITS}
+    for text in map(clean, REVIEWS):
+        pieces = artifact.encode(text, add_special_tokens=False).tokens
+        split = split_of(document_id(text), validation_fraction=0.2)
+        expected[split] += [" ".join(pieces[start : start + 30]) for start in range(0, len(pieces), 30)]
+    found = decoded(tmp_path / "out")
+    assert all(sorted(found[split]) == sorted(expected[split]) for split in SPLITS)
+
+
+def test_truncate_counts_the_tokens_it_drops(run, tmp_path, tokenizer_folder):
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    assert run("--csv", path, "--long_text", "truncate")[0] == 0
+    encoder = tokens.tokenizers.Tokenizer.from_file(f"{tokenizer_folder}/tokenizer.json")
+    lengths = [len(encoder.encode(clean(text), add_special_tokens=False).ids) for text in REVIEWS]
+    data = data_part(tmp_path / "out")
+    assert data["sources"][0]["tokens_dropped"] == sum(max(0, length - 30) for length in lengths) > 0
+    assert sum(shard["examples"] for shards in data["splits"].values() for shard in shards) == len(REVIEWS)
+
+
+def test_the_same_bytes_in_any_order_of_rows_and_with_any_number_of_processes(run, tmp_path):
+    """Duplicates stand in both files, so which of them stays must not depend on order either."""
+    shuffled = random.Random(1)
+    for folder in ("straight", "mixed"):
+        (tmp_path / folder).mkdir()
+        for name, texts in (("a.csv", REVIEWS[:200]), ("b.csv", REVIEWS[150:])):
+            texts = list(texts)
+            if folder == "mixed":
+                shuffled.shuffle(texts)
+            write_csv(tmp_path / folder / name, texts)
+    jobs = {
+        "one": ("straight", 1, "*.csv"),
+        "two": ("straight", 2, "*.csv"),
+        "rows": ("mixed", 1, "*.csv"),
+        "both": ("mixed", 2, "[ba].csv"),
+    }
+    for out, (folder, processes, pattern) in jobs.items():
+        assert run("--csv", tmp_path / folder / pattern, "--processes", processes, out=out)[0] == 0
+    first, data = shards_of(tmp_path / "one"), data_part(tmp_path / "one")
+    assert len(first) == 16
+    assert [source["dropped"]["duplicate"] for source in data["sources"]] == [0, 50]
+    for out in jobs:
+        assert shards_of(tmp_path / out) == first
+        assert data_part(tmp_path / out) == data
+
+
+def test_records_in_a_shard_are_sorted_by_example_id_and_gzip_holds_the_same(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    assert run("--csv", path, "--num_shards", "3")[0] == 0
+    assert run("--csv", path, "--num_shards", "3", "--compression", "gzip", out="zipped")[0] == 0
+    plain, zipped = shards_of(tmp_path / "out"), shards_of(tmp_path / "zipped")
+    assert sum(name.startswith("train") for name in plain) == 3
+    assert {name: gzip.decompress(content) for name, content in zipped.items()} == plain
+    for name, content in plain.items():
+        ids = [_example_id(payload) for payload in tfrecord.read(io.BytesIO(content), name=name)]
+        assert ids == sorted(set(ids))
+
+
+def _example_id(payload):
+    import tensorflow as tf
+
+    return tf.train.Example.FromString(payload).features.feature["example_id"].int64_list.value[0]
+
+
+def test_a_few_documents_make_few_shards_and_none_is_empty(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:3])
+    assert run("--csv", path, "--validation_fraction", "0")[0] == 0
+    data = data_part(tmp_path / "out")
+    assert data["splits"]["validation"] == []
+    assert all(shard["examples"] for shard in data["splits"]["train"])
+
+
+def test_a_data_set_is_not_overwritten_unless_asked(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
+    assert run("--csv", path)[0] == 0
+    before = shards_of(tmp_path / "out")
+    status, _, err = run("--csv", write_csv(tmp_path / "b.csv", REVIEWS[50:]))
+    assert (status, err) == (
+        1,
+        f"error: {tmp_path}/out: it holds a data set already; choose another folder with OUT=, or replace it with "
+        "ARGS=--overwrite\n",
+    )
+    assert shards_of(tmp_path / "out") == before
+    assert run("--csv", path, "--num_shards", "2", "--overwrite")[0] == 0
+    assert len([name for name in shards_of(tmp_path / "out") if name.startswith("train")]) == 2
+
+
+def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_path, tokenizer_folder):
+    path = write_csv(tmp_path / "a.csv", [f"{text} {copy}" for copy in range(100) for text in REVIEWS])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    command = [sys.executable, "-m", "pipelines", "records", "--csv", path, "--out", str(out)]
+    command += ["--tokenizer", tokenizer_folder, "--max_seq_length", "32"]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".work/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert list(out.glob(".work/*"))
+    assert not (out / "manifest.json").exists()
+    (out / "train-00000-of-00099.tfrecord").write_bytes(b"left over")
+    (out / "train-00001-of-00099.tfrecord.partial").write_bytes(b"left over")
+    assert run("--csv", write_csv(tmp_path / "b.csv", REVIEWS))[0] == 0
+    assert not [path.name for path in out.iterdir() if "00099" in path.name or path.name == ".work"]
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_malformed_rows_go_to_the_dead_letters_and_the_rest_goes_on(run, tmp_path):
+    content = 'id,text\n1,"a fine film"\n2,too,many\n3\n4,"a\ndull\nfilm"\n'
+    content += '5,"open\n6,"good" film\n7,bad \xe9 film\n8,a\x00b\n'
+    (tmp_path / "a.csv").write_bytes(content.encode("latin-1"))
+    status, out, err = run("--csv", tmp_path / "a.csv", "--validation_fraction", "0")
+    assert (status, err) == (0, "")
+    source = data_part(tmp_path / "out")["sources"][0]
+    letters = [json.loads(line) for line in (tmp_path / "out" / "dead_letters.jsonl").read_text().splitlines()]
+    assert [(letter["row"], letter["line"]) for letter in letters] == [(2, 3), (3, 4), (5, 8), (6, 9)]
+    assert all(letter["file"] == str(tmp_path / "a.csv") and letter["reason"] for letter in letters)
+    assert letters[0]["raw"] == "2,too,many\n"
+    assert (source["rows"], source["documents"], source["recoded"]) == (8, 4, 1)
+    assert source["dropped"] == {"malformed": 4, "empty": 0, "duplicate": 0}
+    assert f"look at    {tmp_path}/out/dead_letters.jsonl: the malformed rows, with the reason of each\n" in out
+    found = decoded(tmp_path / "out")["train"]
+    assert len(found) == 4
+    assert "a dull film" in found
+
+
+def test_a_field_of_five_megabytes_is_a_document_like_others(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", ["a fine film " * 420_000, *REVIEWS[:20]])
+    assert run("--csv", path, "--validation_fraction", "0")[0] == 0
+    data = data_part(tmp_path / "out")
+    assert data["sources"][0]["documents"] == 21
+    assert sum(shard["segments"] for shard in data["splits"]["train"]) > 1_260_000 / 30
+
+
+@pytest.mark.parametrize(
+    ("processes", "content", "message"),
+    [
+        (1, "id,text\n", "a.csv: a header and no rows, expected at least one text"),
+        (
+            2,
+            "id,text\n1\n2,\n3,a,b\n",
+            "a.csv: none of the 3 rows became a document (1 empty, 2 malformed); the malformed ones are in "
+            "{out}/dead_letters.jsonl",
+        ),
+    ],
+)
+def test_input_of_which_nothing_is_left_is_an_error(run, tmp_path, content, message, processes):
+    (tmp_path / "a.csv").write_text(content)
+    status, _, err = run("--csv", tmp_path / "a.csv", "--processes", processes)
+    assert (status, err) == (1, f"error: {message}\n".replace("{out}", str(tmp_path / "out")))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_what_can_never_work_fails_before_anything_is_done(run, tmp_path, tokenizer_folder, monkeypatch):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
+    (tmp_path / "empty.csv").write_text("")
+    status, _, err = run("--csv", tmp_path / "none.csv")
+    assert (status, err) == (1, f"error: no such file: {tmp_path}/none.csv\n")
+    status, _, err = run("--csv", path, "--column", "txt")
+    assert status == 1
+    assert err.startswith(f"error: {path}: ")
+    assert all(name in err for name in ("txt", "row_Number", "text", "polarity"))
+    status, _, err = run("--csv", tmp_path / "empty.csv")
+    assert status == 1
+    assert err.startswith(f"error: {tmp_path}/empty.csv: ")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status, _, err = run("--csv", path, tokenizer=str(tmp_path / "no-such-tokenizer"))
+    assert status == 1
+    assert err.startswith(f"error: tokenizer {tmp_path}/no-such-tokenizer: neither a folder with a tokenizer.json nor")
+    config = json.loads(Path(tokenizer_folder, "tokenizer_config.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tokenizer.json").write_bytes(Path(tokenizer_folder, "tokenizer.json").read_bytes())
+    (other / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 16}))
+    status, _, err = run("--csv", path, tokenizer=str(other))
+    assert (status, err) == (
+        1,
+        f"error: max_seq_length: found 32, expected at most 16, the positions of the model that tokenizer {other} "
+        "belongs to\n",
+    )
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full, a device that is always full")
+def test_a_full_disk_is_named(run, tmp_path, monkeypatch):
+    """The first shard's place is a real full device, found in the middle of the job by one of its workers."""
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    out = tmp_path / "out"
+    out.mkdir()
+    assert run("--csv", path)[0] == 0
+    name = min(shards_of(out))
+    remove = storage.remove
+
+    def remove_and_fill(target):
+        remove(target)
+        if target.endswith(name) and not (out / f"{name}.partial").is_symlink():
+            (out / f"{name}.partial").symlink_to("/dev/full")
+
+    monkeypatch.setattr(storage, "remove", remove_and_fill)
+    status, _, err = run("--csv", path, "--overwrite")
+    assert (status, err) == (
+        1,
+        f"error: {out}/{name}: no space left on device; free some space, or write to another disk\n",
+    )
+    assert not (out / "manifest.json").exists()
+
+
+def test_the_embedded_reviews_are_named_as_synthetic(run, tmp_path):
+    status, out, _ = run("--num_shards", "2", tokenizer="train:300")
+    assert status == 0
+    assert "input: synthetic film reviews (made by remask, not real)" in out
+    assert f"made       {tmp_path}/out of synthetic film reviews" in out
+    assert manifest.load(str(tmp_path / "out")).data.tokenizer.name == "train:300"
+
+
+def test_padding_stays_below_two_percent(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS * 2 + [f"{text} Again!" for text in REVIEWS])
+    assert run("--csv", path, "--num_shards", "1", "--validation_fraction", "0")[0] == 0
+    shards = data_part(tmp_path / "out")["splits"]["train"]
+    used = np.array([shard["tokens"] for shard in shards]).sum()
+    assert 1 - used / (32 * sum(shard["examples"] for shard in shards)) < 0.02
