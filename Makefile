@@ -7,7 +7,8 @@ READY := .venv/ready
 PARITY := .venv/ready-parity
 
 SAMPLE := out/sample
-SAMPLE_RUN := out/sample-run
+RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
+PROBE := I have watched this [MASK] and it was awesome.
 
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are.
 export CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
@@ -47,20 +48,21 @@ show: $(READY) ## print decoded sequences [DATA=dir] [N=3] [SPLIT=train] [ARGS=-
 	@$(PY) -m trainer show $(call flag,DATA,data) $(if $(N),-n "$$N") $(call flag,SPLIT,split) $(ARGS)
 
 train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=name]
-	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" \
-		--run_dir "$${RUN:-$(if $(DATA),out/run,$(SAMPLE_RUN))}" $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" --run_dir "$(RUN_DIR)" \
+		$(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+	@$(PY) -m trainer fill-mask --run_dir "$(RUN_DIR)" --text "$(PROBE)"
 
 $(SAMPLE)/manifest.json: | $(READY)
 	@$(PY) -m pipelines records --out $(SAMPLE)
 
 evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir]
-	@$(PY) -m trainer evaluate $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)
+	@$(PY) -m trainer evaluate --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)
 
 export: $(READY) ## write a run's model in HuggingFace's layout [RUN=dir] [OUT=dir]
-	@$(PY) -m trainer export $(call flag,RUN,run_dir) $(call flag,OUT,out) $(ARGS)
+	@$(PY) -m trainer export --run_dir "$(RUN_DIR)" $(call flag,OUT,out) $(ARGS)
 
 fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RUN=dir|MODEL=name-or-folder] [TOP_K=5]
-	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) $(call flag,RUN,run_dir) $(call flag,MODEL,model) \
+	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) \
 		$(call flag,TOP_K,top_k) $(ARGS)
 
 test: $(READY) ## run the tests, doctests included
