@@ -1,9 +1,13 @@
 """What the tests of all packages share: one tiny data set, and a CPU that looks like four devices to TensorFlow."""
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import json
 import os
 import random
 import sys
+import types
 from pathlib import Path
 
 import google_crc32c
@@ -19,7 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what the tests compare to the bit is a CPU's
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = tuple(["a", "the", "film", "plot", "was", "good", "bad", "long", "dull", "fine", "and", "but", "actor", "scene", "i", "we", "saw", "liked", "again", "never"])
+WORDS = ["a", "the", "film", "plot", "was", "good", "bad", "long", "dull", "fine"]
+WORDS += ["and", "but", "actor", "scene", "i", "we", "saw", "liked", "again", "never"]
 PIECES = ("##s", "##ing", ".", ",", "[unused0]", "[unused1]")
 LENGTH = 24
 
@@ -37,15 +42,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow, or -m slow"))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Split the CPU before the first test can start TensorFlow, if a module that was collected has imported it.
+class _SplitCpu(importlib.abc.MetaPathFinder):
+    """Lets TensorFlow see four CPUs from its import on, whoever imports it; sessions without it stay free of it."""
 
-    Sessions without TensorFlow stay free of it.
-    """
-    if "tensorflow" in sys.modules:
-        from trainer.accelerator import configure_logical_cpus
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
 
-        configure_logical_cpus(4)
+            def run_and_split(module: types.ModuleType) -> None:
+                run(module)
+                (cpu,) = module.config.list_physical_devices("CPU")
+                parts = [module.config.LogicalDeviceConfiguration()] * 4
+                module.config.set_logical_device_configuration(cpu, parts)
+
+            spec.loader.exec_module = run_and_split  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _SplitCpu())
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +134,45 @@ def tiny_data_set(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: Token
     manifest = Manifest(data, job={"package_version": "0", "options": {}, "created": "", "seconds": 0.0})
     (folder / MANIFEST_JSON).write_text(manifest.to_json(), encoding="utf-8")
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_shape(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a value of `model`: random weights, one layer of width 16, fit for the tiny data set."""
+    folder = tmp_path_factory.mktemp("tiny_shape")
+    config = {
+        "model_type": "bert",
+        "vocab_size": len(SPECIALS) + len(WORDS) + len(PIECES),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": LENGTH,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return f"scratch:{folder}"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data_set: str, tiny_shape: str) -> str:
+    """Return the folder of a finished run of 40 steps. Treat it as read-only."""
+    from trainer.config import TrainOptions
+    from trainer.train import train
+
+    folder = str(tmp_path_factory.mktemp("trained_run"))
+    options = TrainOptions(
+        data=tiny_data_set,
+        run_dir=folder,
+        model=tiny_shape,
+        train_steps=40,
+        global_batch_size=16,
+        eval_every=20,
+        learning_rate=2e-2,
+        warmup_steps=4,
+        probes=("we saw the [MASK] again.",),
+    )
+    train(options)
+    return folder
 
 
 def _write_shard(folder: Path, split: str, number: int, shards: int, examples: int, draw: random.Random) -> Shard:

@@ -76,8 +76,8 @@ def check_tpu_paths(tpu: str, **paths: str) -> None:
     for name, path in paths.items():
         if not path.startswith("gs://"):
             raise RemaskError(
-                f"{name}: {path} is on the local disk, which the hosts of the TPU {tpu!r} cannot see; put it on gs://, or "
-                f"train on a TPU VM with tpu=local"
+                f"{name}: {path} is on the local disk, which the hosts of the TPU {tpu!r} cannot see; put it on gs://, "
+                f"or train on a TPU VM with TPU=local"
             )
 
 
@@ -93,7 +93,7 @@ def _tpu_strategy(name: str, check_hosts: Callable[[int], None]) -> tf.distribut
     except Exception as error:  # the resolver, the Cloud API and the runtime each raise what they like
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RemaskError(
-            f"tpu: {name!r} cannot be used ({reason}). It needs the `tpu` extra of remask (a TensorFlow built for TPUs) and the "
-            f"name of a TPU that is running, or local on a TPU VM"
+            f"tpu: {name!r} cannot be used ({reason}). It needs a TensorFlow built for TPUs, which the extra "
+            f"remask[tpu] installs, and the name of a TPU that is running, or local on a TPU VM"
         ) from error
     return tf.distribute.TPUStrategy(resolver)

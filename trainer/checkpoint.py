@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """Return the evaluation of lowest loss, the earliest of equals; that of the untrained model, at step 0, is no candidate."""
+    """Return the evaluation of lowest loss, the earliest of equals; step 0, the untrained model, is no candidate."""
     return min((each for each in evaluations if each.step > 0), key=lambda each: each.loss, default=None)
 
 
@@ -72,13 +72,20 @@ def named(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = Non
 
 
 def save(folder: str, checkpoint: Checkpoint, variables: Mapping[str, keras.Variable]) -> str:
-    """Write a checkpoint below `folder`, one variable in memory at a time, and return its path."""
+    """Write a checkpoint below `folder`, one variable in memory at a time, and return its path.
+
+    Raises:
+        FloatingPointError: a value is no finite number; such a checkpoint is not kept.
+    """
     path = path_of(folder, checkpoint.step)
     with storage.open_write(storage.join(path, STATE_NPZ)) as file, zipfile.ZipFile(file, "w") as archive:
         for name, variable in variables.items():
             # A ZipInfo of its own, whose date is fixed: the archive is a function of the state alone.
+            value = np.asarray(variable.numpy())
+            if not np.isfinite(value).all():
+                raise FloatingPointError(f"{name} holds values that are no finite numbers")
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(variable.numpy()), allow_pickle=False)
+                np.lib.format.write_array(member, value, allow_pickle=False)
     storage.write_bytes(storage.join(path, CHECKPOINT_JSON), checkpoint.to_json().encode())
     return path
 
@@ -112,7 +119,10 @@ def read(path: str) -> tuple[Checkpoint, State]:
     """
     try:
         checkpoint = read_json(path)
-        with np.load(storage.local(storage.join(path, STATE_NPZ)), allow_pickle=False) as archive:
+        with (
+            storage.local(storage.join(path, STATE_NPZ)).open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
             return checkpoint, {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RemaskError(f"{path}: damaged ({error})") from error

@@ -43,8 +43,8 @@ def check_hosts(data_set: DataSet, hosts: int) -> None:
     for split in SPLITS:
         if (found := len(data_set.manifest.data.splits[split])) < hosts:
             raise RemaskError(
-                f"{data_set.folder}: {found} {split} shards, {hosts} hosts each read their own; make the records again with "
-                f"SHARDS={hosts} or more"
+                f"{data_set.folder}: {found} {split} shards for {hosts} hosts, each of which reads its own; make the "
+                f"records again with SHARDS={hosts} or more"
             )
 
 
@@ -72,8 +72,17 @@ def batch_size(options: TrainOptions, *, replicas: int) -> int:
     """
     if options.per_replica_batch_size:
         return options.per_replica_batch_size * replicas
-    if options.global_batch_size % replicas:
-        raise RemaskError(
-            f"global_batch_size: found {options.global_batch_size}, expected a multiple of the {replicas} replicas"
-        )
+    check_batch_size(options.global_batch_size, replicas=replicas)
     return options.global_batch_size
+
+
+def check_batch_size(global_batch_size: int, *, replicas: int) -> None:
+    """Refuse a global batch that cannot be dealt out evenly.
+
+    Raises:
+        RemaskError: it is not a multiple of the replicas.
+    """
+    if global_batch_size % replicas:
+        raise RemaskError(
+            f"global_batch_size: found {global_batch_size}, expected a multiple of the {replicas} replicas"
+        )

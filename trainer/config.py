@@ -33,15 +33,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" or field.type is int:
-                if value < (0 if field.name == "cls_token_id" else 1):
-                    raise RemaskError(f"model: {field.name} is {value}, expected a positive number")
+            if field.type is int and value < (0 if field.name == "cls_token_id" else 1):
+                raise RemaskError(f"model: {field.name} is {value}, expected a positive number")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise RemaskError(f"model: {name} is {getattr(self, name)}, expected 0 <= {name} < 1")
         if self.hidden_size % self.num_attention_heads:
             raise RemaskError(
-                f"model: hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+                f"model: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}"
             )
 
     @classmethod

@@ -7,41 +7,72 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from records.reader import open_data_set
+from trainer import accelerator, checks, pretrained
 from trainer.checkpoint import Evaluation
+from trainer.config import EvaluateOptions
+from trainer.data import eval_batches
 from trainer.loss import sums
+from trainer.model import BertMaskedLM
+from trainer.runs import exported
 from trainer.step import Batch
 
-Evaluate = Callable[..., Evaluation | None]
+
+def main(options: EvaluateOptions) -> None:
+    """Evaluate a model in HuggingFace's layout, and print the figures."""
+    data_set = open_data_set(options.data)
+    name = options.model or exported(options.run_dir)
+    start = pretrained.find(name, data=data_set.tokenizer)
+    checks.check_data(data_set, start.config, name=name)
+    strategy = accelerator.choose_strategy(devices=options.devices)
+    checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
+    with strategy.scope():
+        model = BertMaskedLM(start.config, seed=0, dtype=options.dtype)
+        pretrained.read_weights(model, start, say=print)
+    batches = eval_batches(data_set, global_batch_size=options.global_batch_size)
+    found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
+    assert found is not None  # nothing stops it
+    print(
+        f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {options.data}, "
+        f"{found.tokens:,} masked tokens: loss {found.loss:.4f}, perplexity {found.perplexity:,.2f}, "
+        f"accuracy {found.accuracy:.2%}, top-5 accuracy {found.top5_accuracy:.2%}"
+    )
 
 
-def make_evaluate(strategy: tf.distribute.Strategy, model: keras.Model) -> Evaluate:
-    """Return a function `(batches, *, step, stop) -> Evaluation` that is traced once, however often it is called.
+class Evaluator:
+    """Evaluates a model that changes in between. It is traced once, however often it is called."""
 
-    `batches` are those of `trainer.data.eval_batches`, distributed. Sums of all batches and replicas are added up and
-    divided by the number of masked tokens, so that neither the size of the last batch nor the number of replicas
-    matters. Where `stop()` turns true between two batches there is no result, None.
-    """
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+        self._strategy, self._model = strategy, model
+        self._batch_sums = tf.function(self._on_all_replicas)
 
-    def replica_sums(batch: Batch) -> tf.Tensor:
-        logits = model(batch, training=False)
-        return tf.stack(sums(logits, batch["masked_lm_ids"], batch["masked_lm_weights"]))
-
-    @tf.function
-    def batch_sums(batch: Batch) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_sums, (batch,)), axis=None)
-
-    def evaluate(
-        batches: Iterable[Batch], *, step: int = 0, stop: Callable[[], bool] = lambda: False
+    def __call__(
+        self, batches: Iterable[Batch], *, step: int = 0, stop: Callable[[], int] = lambda: 0
     ) -> Evaluation | None:
+        """Evaluate on the batches of `trainer.data.eval_batches`, dealt out by the strategy.
+
+        The sums of all batches and replicas are added up and divided by the number of masked tokens, so that neither
+        the size of the last batch nor the number of replicas matters. Where `stop()` turns true between two batches
+        there is no result: None.
+        """
         total = np.zeros(4)
         for batch in batches:
             if stop():
                 return None
-            total += batch_sums(batch).numpy()
+            total += self._batch_sums(batch).numpy()
         return evaluation(*total, step=step)
 
-    evaluate.traces = batch_sums.experimental_get_tracing_count
-    return evaluate
+    @property
+    def traces(self) -> int:
+        """How often TensorFlow has traced it."""
+        return int(self._batch_sums.experimental_get_tracing_count())
+
+    def _on_all_replicas(self, batch: Batch) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(self._sums, (batch,)), axis=None)
+
+    def _sums(self, batch: Batch) -> tf.Tensor:
+        logits = self._model(batch, training=False)
+        return tf.stack(sums(logits, batch["masked_lm_ids"], batch["masked_lm_weights"]))
 
 
 def evaluation(loss: float, weight: float, correct: float, top5: float, *, step: int) -> Evaluation:

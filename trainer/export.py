@@ -15,15 +15,14 @@ from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ExportOptions, ModelConfig
 from trainer.model import BertMaskedLM
 
-README_MD = "README.md"
-
 
 def main(options: ExportOptions) -> None:
     """Export the best or the last checkpoint of a run."""
     run = runs.load(options.run_dir)
     if run is None:
         raise RemaskError(
-            f"{options.run_dir}: no {runs.RUN_JSON}, so this is not a run; train one with 'make train RUN={options.run_dir}'"
+            f"{options.run_dir}: no {runs.RUN_JSON}, so this is not a run; make one with "
+            f"'make train RUN={options.run_dir}'"
         )
     data = options.data or run["options"]["data"]
     made = manifests.load(data)
@@ -32,7 +31,7 @@ def main(options: ExportOptions) -> None:
     chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
     model = BertMaskedLM(ModelConfig(**run["model"]), seed=0)
     checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-    out = options.out or storage.join(options.run_dir, runs.EXPORT)
+    out = options.out or runs.export(options.run_dir)
     write(model, out, artifact=tokenizer.load(data), manifest=made, saved=chosen)
     print(f'exported step {chosen.step} to {out}; try: make fill-mask MODEL={out} TEXT="..."')
 
@@ -52,33 +51,14 @@ def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
     return checkpoint.read(checkpoint.path_of(folder, lowest.step))
 
 
-def exported(run_dir: str) -> str:
-    """Return the folder of the model that a run has exported.
-
-    Raises:
-        RemaskError: it has exported none.
-    """
-    folder = storage.join(run_dir, runs.EXPORT)
-    if not is_complete(folder):
-        raise RemaskError(
-            f"{folder}: no exported model. A run exports one when it ends; for one that has not ended: make export RUN={run_dir}"
-        )
-    return folder
-
-
-def is_complete(folder: str) -> bool:
-    """Say whether an export has been written to its end: the card is its last file."""
-    return storage.exists(storage.join(folder, README_MD))
-
-
 def write(
     model: keras.Model, folder: str, *, artifact: TokenizerArtifact, manifest: Manifest, saved: Checkpoint
 ) -> None:
     """Write everything; the card last, by which an export is known to be complete."""
-    storage.remove(storage.join(folder, README_MD))
+    storage.remove(storage.join(folder, runs.CARD))
     bridge.write_checkpoint(model, folder)
     artifact.save(folder)
-    storage.write_bytes(storage.join(folder, README_MD), card(manifest, saved, mask_token=artifact.mask_token).encode())
+    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, mask_token=artifact.mask_token).encode())
 
 
 def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
@@ -101,7 +81,8 @@ def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
             ],
         ),
         f"{sum(source.documents for source in data.sources):,} documents; sequences of {data.max_seq_length} tokens "
-        f"(long texts: {data.long_text}); tokenizer {data.tokenizer.name}, {data.tokenizer.vocab_size:,} tokens. Sources:",
+        f"(long texts: {data.long_text}); tokenizer {data.tokenizer.name} of {data.tokenizer.vocab_size:,} tokens. "
+        f"Sources:",
         "\n".join(f"- {_name(source.file)}: {source.documents:,} documents" for source in data.sources),
         "## Held-out metrics",
         "On the whole validation split, with 15 % of its tokens masked, always the same ones.",

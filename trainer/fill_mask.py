@@ -34,17 +34,22 @@ class Filled:
 def main(options: FillMaskOptions) -> None:
     """Fill one text, or each line of standard input, and print a table for each [MASK]."""
     from trainer import pretrained
-    from trainer.export import exported
     from trainer.model import BertMaskedLM
+    from trainer.runs import exported
 
     start = pretrained.find(options.model or exported(options.run_dir))
-    texts = (line.rstrip("\n") for line in sys.stdin) if options.text == "-" else [options.text]
     if options.text != "-":  # a text that cannot be filled is refused before the model is read
         encode(options.text, start.tokenizer, longest=start.config.max_position_embeddings)
     model = BertMaskedLM(start.config, seed=0)
     pretrained.read_weights(model, start, say=lambda line: print(line, file=sys.stderr) if "WARNING" in line else None)
-    for text in texts:
-        print(table(fill(model, text, start.tokenizer, top_k=options.top_k)), flush=True)
+    if options.text != "-":
+        print(table(fill(model, options.text, start.tokenizer, top_k=options.top_k)))
+        return
+    for number, text in enumerate(sys.stdin, start=1):
+        try:
+            print(table(fill(model, text.rstrip("\n"), start.tokenizer, top_k=options.top_k)), flush=True)
+        except RemaskError as error:
+            raise RemaskError(f"standard input, line {number}: {error}") from None
 
 
 def encode(text: str, artifact: TokenizerArtifact, *, longest: int) -> tuple[list[int], list[int]]:
@@ -65,7 +70,7 @@ def encode(text: str, artifact: TokenizerArtifact, *, longest: int) -> tuple[lis
     ids.append(artifact.sep_id)
     if len(ids) > longest:
         raise RemaskError(
-            f"text: {len(ids)} tokens, {artifact.name} and its model take at most {longest}; shorten the text"
+            f"text: {len(ids)} tokens, the model takes at most {longest} with [CLS] and [SEP]; shorten the text"
         )
     return ids, [place for place, id_ in enumerate(ids) if id_ == artifact.mask_id]
 
@@ -77,7 +82,7 @@ def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k:
         RemaskError: no [MASK] in the text, or it is too long for the model.
     """
     ids, places = encode(text, artifact, longest=model.config.max_position_embeddings)
-    batch = {"input_ids": np.int32([ids]), "masked_lm_positions": np.int32([places])}
+    batch = {"input_ids": np.array([ids], np.int32), "masked_lm_positions": np.array([places], np.int32)}
     logits = np.asarray(model(batch, training=False), np.float32)[0]  # [masks, V]
     words = {id_: token for token, id_ in artifact.vocabulary.items()}
     masks = []

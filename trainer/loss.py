@@ -1,4 +1,4 @@
-"""The loss of masked language modelling, as sums: what they are divided by is the business of whoever sees all replicas."""
+"""The loss of masked language modelling, as sums: what to divide them by, only who sees all replicas knows."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 class Sums(NamedTuple):
-    """Sums over the masked tokens of some sequences; those of several batches or replicas just add up. float32 scalars."""
+    """Sums over the masked tokens of some sequences, float32 scalars; those of several batches or replicas add up."""
 
     loss: tf.Tensor  # cross-entropy, in nats
     weight: tf.Tensor  # how many masked tokens

@@ -64,5 +64,5 @@ def make_optimizer(
 
 
 def decays(variable: keras.Variable) -> bool:
-    """Say whether weight decay applies: to kernels and embeddings. In BERT biases and layer norms, and only they, are vectors."""
+    """Say whether weight decay applies: to all but biases and layer norms, which in BERT are exactly the vectors."""
     return len(variable.shape) > 1

@@ -8,11 +8,13 @@ from typing import Any
 
 from records import storage, tokenizer
 from records.errors import RemaskError
-from records.tokenizer import TOKENIZER_JSON, TokenizerArtifact
+from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
+from trainer import bridge
 from trainer.config import SCRATCH, ModelConfig
+from trainer.tensors import INDEX, WEIGHTS
 
-CONFIG_JSON, WEIGHTS, VOCAB_TXT = "config.json", "model.safetensors", "vocab.txt"
-_FROM_HUB = [CONFIG_JSON, WEIGHTS, TOKENIZER_JSON, "tokenizer_config.json", VOCAB_TXT]
+CONFIG_JSON, VOCAB_TXT = "config.json", "vocab.txt"
+_FROM_HUB = [CONFIG_JSON, "model*.safetensors*", TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT]
 _SCRATCH_FOLDER = "scratch:"
 
 
@@ -64,17 +66,18 @@ def _folder(name: str) -> str:
     """Return a local folder with the model's files; fetch them from the hub if `name` is no folder."""
     if os.path.isdir(name):
         return name
-    import huggingface_hub
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
 
-    huggingface_hub.utils.logging.set_verbosity_error()  # it would announce each retry
+    logging.set_verbosity_error()  # it would announce each retry
     try:
-        return str(huggingface_hub.snapshot_download(name, allow_patterns=_FROM_HUB))
+        return str(snapshot_download(name, allow_patterns=_FROM_HUB))
     except Exception as error:  # the hub, the network and the cache raise exceptions of many kinds
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RemaskError(
-            f"model {name}: neither a folder nor a name that the HuggingFace hub gives us ({reason}). Give a folder with "
-            f"{CONFIG_JSON} and {WEIGHTS}, a hub name such as bert-base-uncased, or one of {', '.join(SCRATCH)} to start from "
-            f"random weights"
+            f"model {name}: neither a folder nor a name that the HuggingFace hub gives us ({reason}). Give a folder "
+            f"with {CONFIG_JSON} and {WEIGHTS}, a hub name such as bert-base-uncased, or one of {', '.join(SCRATCH)} "
+            f"to start from random weights"
         ) from error
 
 
@@ -92,10 +95,10 @@ def _read_config(folder: str) -> dict[str, Any]:
 
 
 def _with_weights(folder: str) -> str:
-    if not storage.exists(storage.join(folder, WEIGHTS)):
+    if not any(storage.exists(storage.join(folder, file)) for file in (WEIGHTS, INDEX)):
         raise RemaskError(
-            f"{folder}: no {WEIGHTS}. To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; weights in "
-            f"another format (pytorch_model.bin, tf_model.h5) are converted by transformers: "
+            f"{folder}: no {WEIGHTS}. To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; a "
+            f"pytorch_model.bin is converted by transformers: "
             f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
         )
     return folder
@@ -116,20 +119,24 @@ def _fitting_tokenizer(name: str, own: TokenizerArtifact | None, data: Tokenizer
             )
         return own
     if own is not None and own.vocabulary != data.vocabulary:
-        token, there, here = _first_difference(own.vocabulary, data.vocabulary)
         raise RemaskError(
-            f"model {name}: its tokenizer is not the one that made the records ({data.name}): token {token!r} is id "
-            f"{there} in the model, {here} in the records. Make the records with TOKENIZER={name}, or start from random "
-            f"weights (model one of {', '.join(SCRATCH)})"
+            f"model {name}: its tokenizer is not the one that made the records ({data.name}): token "
+            f"{_first_difference(own.vocabulary, data.vocabulary)}. Make the records with TOKENIZER={name}, or start from "
+            f"random weights (model one of {', '.join(SCRATCH)})"
         )
     return data
 
 
-def _first_difference(own: dict[str, int], data: dict[str, int]) -> tuple[str, int | None, int | None]:
-    """Return a token that differs and its two ids; the one of lowest id."""
+def _first_difference(own: dict[str, int], data: dict[str, int]) -> str:
+    """Return the token of lowest id that differs, and what it is in either.
+
+    >>> _first_difference({"a": 1, "b": 2}, {"a": 1, "b": 3})
+    "'b' is id 2 in the model and is id 3 in the records"
+    """
     differing = (token for token in own.keys() | data.keys() if own.get(token) != data.get(token))
     token = min(differing, key=lambda each: (own.get(each, data.get(each)), each))
-    return token, own.get(token), data.get(token)
+    there, here = (f"is id {ids[token]}" if token in ids else "has no id" for ids in (own, data))
+    return f"{token!r} {there} in the model and {here} in the records"
 
 
 def read_weights(model: Any, start: Start, *, say: Callable[[str], None]) -> None:
@@ -140,14 +147,12 @@ def read_weights(model: Any, start: Start, *, say: Callable[[str], None]) -> Non
     Raises:
         RemaskError: a tensor of the encoder is missing or of another shape.
     """
-    from trainer import bridge
-
     if not start.weights:
         say(f"model {start.name}: random weights")
         return
     report = bridge.read_checkpoint(model, start.weights)
     say(f"model {start.name}: weights read")
     if report.missing:
-        say(f"  WARNING: not in the checkpoint, so fresh: {', '.join(report.missing)}")
+        say(f"  WARNING: not in the checkpoint, so these start from random weights: {', '.join(report.missing)}")
     if report.unused:
         say(f"  in the checkpoint, but not used: {', '.join(report.unused)}")

@@ -12,6 +12,8 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
 
 RUN_JSON, CHECKPOINTS, EXPORT = "run.json", "checkpoints", "export"
+CARD = "README.md"
+"""The last file of an export to be written: with it, it is complete."""
 
 Run = Mapping[str, Any]
 """`options`, `manifest` (its digest), `model` (its shape) and `global_batch_size`, as in `run.json`."""
@@ -20,6 +22,30 @@ Run = Mapping[str, Any]
 def checkpoints(run_dir: str) -> str:
     """Return the folder of a run's checkpoints."""
     return storage.join(run_dir, CHECKPOINTS)
+
+
+def export(run_dir: str) -> str:
+    """Return where a run exports its model to."""
+    return storage.join(run_dir, EXPORT)
+
+
+def exported(run_dir: str) -> str:
+    """Return the folder of the model that a run has exported.
+
+    Raises:
+        RemaskError: it has exported none.
+    """
+    folder = export(run_dir)
+    if not is_complete(folder):
+        raise RemaskError(
+            f"{folder}: no exported model. A run exports one when it ends; until then 'make export RUN={run_dir}' does"
+        )
+    return folder
+
+
+def is_complete(folder: str) -> bool:
+    """Say whether an export has been written to its end."""
+    return storage.exists(storage.join(folder, CARD))
 
 
 def resume(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import keras
@@ -12,8 +12,9 @@ from records.errors import RemaskError
 from trainer import checkpoint, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import TrainOptions
+from trainer.evaluate import Evaluator
 from trainer.progress import Progress, Training
-from trainer.step import Batch, Loop, Steps
+from trainer.step import Batch, Steps, TrainLoop
 
 LOOK_SECONDS = 5.0
 """The host looks at the device this often, if a step is no longer: to show how it goes, and to see a signal in time."""
@@ -27,9 +28,10 @@ class Session:
     run: runs.Run
     global_batch_size: int
     variables: Mapping[str, keras.Variable]  # of the model and its optimizer
-    loop: Loop
+    loop: TrainLoop
     batches: Iterator[Batch]  # from `step` on
-    evaluate: Callable[[int, Callable[[], int]], Evaluation | None]  # at a step, until told to stop
+    evaluate: Evaluator
+    held_out: Iterable[Batch]
     fill: Callable[[str], str]  # a probe, and what the model would put in it
     learning_rate: Callable[[int], float]  # of a step, counted from 0
     progress: Progress
@@ -38,7 +40,7 @@ class Session:
     saved: str = ""  # path of the newest checkpoint
     seconds_a_step: float = 0.0  # as of the last look; 0 while not known
 
-    def go(self, stopped: Callable[[], int], on_steps: Callable[[int, Steps], None]) -> None:
+    def go(self, stopped: Callable[[], int], on_steps: "OnSteps") -> None:
         """Train to the last step, or until `stopped()`; save in either case.
 
         Raises:
@@ -61,7 +63,7 @@ class Session:
             if stopped() or any(map(self._is_due, dues)):
                 self.progress.record(training)
                 interval = Interval()
-            on_steps(self.step, steps)
+            on_steps(self, steps)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.options.train_steps
@@ -86,7 +88,7 @@ class Session:
         return steps
 
     def _evaluate(self, stopped: Callable[[], int]) -> None:
-        evaluation = self.evaluate(self.step, stopped)
+        evaluation = self.evaluate(self.held_out, step=self.step, stop=stopped)
         if evaluation is None:  # stopped: continued, the run begins with it
             return
         if not math.isfinite(evaluation.loss):
@@ -102,15 +104,22 @@ class Session:
         path = checkpoint.path_of(folder, self.step)
         if path == self.saved and checkpoint.read_json(path) == state:  # continued, and stopped again at once
             return
-        self.saved = checkpoint.save(folder, state, self.variables)
+        try:
+            self.saved = checkpoint.save(folder, state, self.variables)
+        except FloatingPointError as error:
+            raise self._broken(self.step, str(error)) from error
         checkpoint.prune(folder, keep=self.options.keep_checkpoints, best_step=best_step)
 
     def _broken(self, step: int, what: str) -> RemaskError:
         last = f"The last good checkpoint is {self.saved}" if self.saved else "No checkpoint had been saved yet"
         return RemaskError(
-            f"step {step}: {what}. Nothing is saved from here on. {last}. Begin a new run with a lower learning_rate, or a "
-            f"longer warm-up; dtype float32 where it was mixed_bfloat16"
+            f"step {step}: {what}. Nothing is saved from here on. {last}. Begin a new run with a lower "
+            f"learning_rate or a longer warm-up, and with dtype float32 where it was another"
         )
+
+
+OnSteps = Callable[[Session, Steps], None]
+"""Is told of each look at the device: the session, and what the last steps reported."""
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """One step of training on all replicas, and the loop of steps that runs on the device without the host.
 
-Why not `keras.Model.fit`: under a strategy it clips before it sums over replicas, divides the loss by the weights of one
-replica, drops out the same values on each, and cannot resume inside an epoch. Here the order is: sum over replicas,
+Why not `keras.Model.fit`: under a strategy it clips before it sums over replicas, divides the loss by the weights of
+one replica, drops out the same values on each, and cannot resume inside an epoch. Here the order is: sum over replicas,
 divide by the masked tokens of the global batch, clip, apply. So one, two and four replicas compute the same step.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -25,73 +25,90 @@ class Steps(NamedTuple):
     loss: NDArray[np.float64]  # mean over the masked tokens of the global batch
     gradient_norm: NDArray[np.float64]  # before clipping
     tokens: NDArray[np.float64]  # that are no padding
-    waited: NDArray[np.float64]  # seconds; see `make_loop`
+    waited: NDArray[np.float64]
+    """Seconds the host was blocked in `next(batches)`, from the end of the step before on: nothing was computed."""
 
 
-Loop = Callable[[Iterator[Batch], int, int], Steps]
+class TrainLoop:
+    """Steps on the device. It is traced once, however it is called.
 
-
-def make_loop(
-    strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    seed: int,
-    clip_norm: float,
-) -> Loop:
-    """Return a function `(iterator, first_step, count) -> Steps` that trains for `count` steps on the device.
-
-    It is traced once, whatever the count. `waited` is the time the host was blocked in `next(iterator)`, counted from
-    when it knew the gradients of the step before and, on a CPU, had applied them: time in which nothing was computed.
+    Args:
+        strategy: made the model and the optimizer.
+        model: `trainer.model.BertMaskedLM`.
+        optimizer: of `trainer.optimizer.make_optimizer`.
+        seed: of dropout.
+        clip_norm: global norm to which the gradient of the global batch is clipped.
     """
 
-    def replica_step(batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        replica = tf.distribute.get_replica_context()
-        drop = dropout_seed(seed, step, replica.replica_id_in_sync_group, replicas=strategy.num_replicas_in_sync)
-        variables = [variable.value for variable in model.trainable_variables]
-        with tf.GradientTape() as tape:
-            logits = model(batch, training=True, seed=drop)
-            loss = cross_entropy(logits, batch["masked_lm_ids"], batch["masked_lm_weights"])
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
-        tokens = tf.math.count_nonzero(batch["input_ids"], dtype=tf.float32)
-        sums = tf.stack([loss, tf.reduce_sum(batch["masked_lm_weights"]), tokens])
-        *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
-        weight = tf.maximum(sums[1], 1.0)
-        gradients, norm = tf.clip_by_global_norm([gradient / weight for gradient in gradients], clip_norm)
-        optimizer.apply(gradients, model.trainable_variables)
-        return tf.stack([sums[0] / weight, norm, sums[2]])  # the same on every replica
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        seed: int,
+        clip_norm: float,
+    ) -> None:
+        self._strategy, self._model, self._optimizer = strategy, model, optimizer
+        self._seed, self._clip_norm = seed, clip_norm
+        self._one_step = tf.function(self._on_all_replicas)
+        self._many_steps = tf.function(self._in_turn)
 
-    @tf.function
-    def one_step(batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        return strategy.experimental_local_results(strategy.run(replica_step, (batch, step)))[0]
+    def __call__(self, batches: Iterator[Batch], first_step: int, count: int) -> Steps:
+        """Train for `count` steps on the next batches; `first_step` is the number of steps that are done."""
+        rows = self._many_steps(batches, tf.constant(first_step, tf.int32), tf.constant(count, tf.int32))
+        return Steps(*rows.numpy().T)
 
-    @tf.function
-    def many_steps(iterator: Iterator[Batch], first_step: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    @property
+    def traces(self) -> int:
+        """How often TensorFlow has traced the loop or the step."""
+        return max(function.experimental_get_tracing_count() for function in (self._one_step, self._many_steps))
+
+    def _in_turn(self, batches: Iterator[Batch], first_step: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Return a row of [loss, gradient norm, tokens, seconds waited] for each step, float64 `[count, 4]`."""
         rows = tf.TensorArray(tf.float64, size=count, element_shape=[4])
         done = tf.zeros([3])
         for number in tf.range(count):
-            # TensorFlow orders only what touches the same resource: the clock must be tied to what it times. `done`
-            # leaves `one_step` when all that it does is done; reading it on the CPU waits for a GPU to have computed it.
+            # TensorFlow orders only what touches the same resource, so the clock must be tied to what it times. `done`
+            # leaves a step when all that the step does is done; to read it on the host is to wait for a GPU.
             with tf.control_dependencies([done]), tf.device("CPU:0"):
                 known = tf.identity(done)
             with tf.control_dependencies([known]):
                 asked = tf.timestamp()
             with tf.control_dependencies([asked]):
-                batch = next(iterator)
-            with tf.control_dependencies(
-                tf.nest.flatten(tf.nest.map_structure(strategy.experimental_local_results, batch))
-            ):
+                batch = next(batches)
+            with tf.control_dependencies(self._tensors(batch)):
                 given = tf.timestamp()
-            done = one_step(batch, first_step + number)
+            done = self._one_step(batch, first_step + number)
             rows = rows.write(number, tf.concat([tf.cast(done, tf.float64), [given - asked]], 0))
         return rows.stack()
 
-    def loop(iterator: Iterator[Batch], first_step: int, count: int) -> Steps:
-        reported = many_steps(iterator, tf.constant(first_step, tf.int32), tf.constant(count, tf.int32))
-        return Steps(*reported.numpy().T)
+    def _tensors(self, batch: Batch) -> list[tf.Tensor]:
+        """Return the tensors of a batch, those of all replicas."""
+        return [tensor for value in batch.values() for tensor in self._strategy.experimental_local_results(value)]
 
-    loop.traces = lambda: (many_steps.experimental_get_tracing_count(), one_step.experimental_get_tracing_count())
-    return loop
+    def _on_all_replicas(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        reported = self._strategy.run(self._on_a_replica, (batch, step))
+        return self._strategy.experimental_local_results(reported)[0]  # they report the same
+
+    def _on_a_replica(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        """Return [loss, gradient norm, tokens] of the global batch, float32."""
+        replica, variables = tf.distribute.get_replica_context(), self._model.trainable_variables
+        seed = dropout_seed(
+            self._seed, step, replica.replica_id_in_sync_group, replicas=self._strategy.num_replicas_in_sync
+        )
+        with tf.GradientTape() as tape:
+            logits = self._model(batch, training=True, seed=seed)
+            loss = cross_entropy(logits, batch["masked_lm_ids"], batch["masked_lm_weights"])
+        gradients = [tf.convert_to_tensor(each) for each in tape.gradient(loss, [each.value for each in variables])]
+        tokens = tf.math.count_nonzero(batch["input_ids"], dtype=tf.float32)
+        sums = tf.stack([loss, tf.reduce_sum(batch["masked_lm_weights"]), tokens])
+        *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
+        loss, weight, tokens = tf.unstack(sums)
+        weight = tf.maximum(weight, 1.0)
+        gradients, norm = tf.clip_by_global_norm([gradient / weight for gradient in gradients], self._clip_norm)
+        self._optimizer.apply(gradients, variables)
+        return tf.stack([loss / weight, norm, tokens])
 
 
 def dropout_seed(seed: int, step: tf.Tensor, replica_id: tf.Tensor, *, replicas: int) -> tf.Tensor:

@@ -1,24 +1,23 @@
 """Training, from a data set and a model's name to an exported model. `train` is the whole flow, from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
 
-from records import storage
 from records.reader import DataSet, open_data_set, parse
 from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ModelConfig, TrainOptions
 from trainer.data import eval_batches, train_batches
-from trainer.evaluate import make_evaluate
+from trainer.evaluate import Evaluator
 from trainer.masking import Masking, Vocabulary, mask_tokens
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.progress import Progress, duration
-from trainer.session import Session
-from trainer.step import Batch, Steps, make_loop
+from trainer.session import OnSteps, Session
+from trainer.step import Batch, TrainLoop
 from trainer.stop import stop_signals
 
 
@@ -26,14 +25,14 @@ def train(
     options: TrainOptions,
     *,
     strategy: tf.distribute.Strategy | None = None,
-    on_steps: Callable[[int, Steps], None] = lambda step, steps: None,
+    on_steps: OnSteps = lambda session, steps: None,
 ) -> int:
     """Train, or continue to train, then export the model; return the exit status of the command.
 
     Args:
         options: of the run; where it has begun already, only those of `CONTINUABLE` may differ from what it has.
         strategy: where to train; by default what `trainer.accelerator` chooses.
-        on_steps: is called after each look at the device, with the steps done so far and what the last ones reported.
+        on_steps: is called after each look at the device.
 
     Raises:
         RemaskError: something does not match, or the loss is no number any more.
@@ -44,11 +43,14 @@ def train(
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
     found = runs.resume(options, manifest_digest=digest, say=print)
-    if found and found[0].step == options.train_steps and export.is_complete(_export(options)):
+    if found and found[0].step == options.train_steps and runs.is_complete(runs.export(options.run_dir)):
         print(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
         return 0
-    start = None if found else pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
-    config = start.config if start else ModelConfig(**found[0].run["model"])
+    if found:
+        config, start = ModelConfig(**found[0].run["model"]), None
+    else:
+        start = pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
+        config = start.config
     checks.check_data(data_set, config, name=options.model)
     checks.check_probes(options.probes, data_set, config)
 
@@ -64,14 +66,12 @@ def train(
         variables = checkpoint.named(model, optimizer)
         if start:
             pretrained.read_weights(model, start, say=print)
-        else:
+        if found:
             checkpoint.restore(variables, found[1], name=options.run_dir)
     at = found[0] if found else Checkpoint(0, run, ())
     del found  # the state just read is as large as the model and its optimizer together
 
     print(introduction(options, data_set, model, strategy, batch_size))
-    evaluate = make_evaluate(strategy, model)
-    held_out = strategy.experimental_distribute_dataset(eval_batches(data_set, global_batch_size=batch_size))
     with (
         Progress(
             options.run_dir,
@@ -86,9 +86,10 @@ def train(
             run=run,
             global_batch_size=batch_size,
             variables=variables,
-            loop=make_loop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
+            loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
             batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
-            evaluate=lambda step, stop: evaluate(held_out, step=step, stop=stop),
+            evaluate=Evaluator(strategy, model),
+            held_out=strategy.experimental_distribute_dataset(eval_batches(data_set, global_batch_size=batch_size)),
             fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
             learning_rate=lambda step: float(schedule(step)),
             progress=progress,
@@ -103,7 +104,9 @@ def train(
 
     saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
     checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-    export.write(model, _export(options), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved)
+    export.write(
+        model, runs.export(options.run_dir), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved
+    )
     print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
     return 0
 
@@ -111,20 +114,20 @@ def train(
 def introduction(
     options: TrainOptions, data_set: DataSet, model: keras.Model, strategy: tf.distribute.Strategy, batch_size: int
 ) -> str:
-    """Return what to know before the first step: the sizes of everything, and one masked example as it will be learnt."""
+    """Return what to know before the first step: all sizes, and one masked example as it will be learnt."""
     made = data_set.manifest
     train_examples, length = made.examples("train"), data_set.max_seq_length
     filled = made.tokens("train") / (train_examples * length)
     steps = train_examples / batch_size
-    replicas = strategy.num_replicas_in_sync
     shown, answers = _example(data_set, options)
     return "\n".join(
         (
             f"data     {data_set.folder}: {train_examples:,} sequences of {length} tokens ({filled:.1%} filled), "
             f"{made.examples('validation'):,} held out",
-            f"model    {options.model}: {model.count_params():,} parameters, {options.dtype}, on {replicas} {accelerator.kind()}",
-            f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an epoch, "
-            f"{options.train_steps:,} steps are {options.train_steps / steps:,.2f} epochs",
+            f"model    {options.model}: {model.count_params():,} parameters, {options.dtype}, "
+            f"on {strategy.num_replicas_in_sync} {accelerator.kind()}",
+            f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an "
+            f"epoch; {options.train_steps:,} steps, {options.train_steps / steps:,.2f} epochs",
             f"example  {shown}",
             f"answers  {answers}",
         )
@@ -136,21 +139,17 @@ def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best
     first, last = evaluations[0], evaluations[-1]
     return "\n".join(
         (
-            f"held-out loss {first.loss:.4f} -> {last.loss:.4f}, perplexity {first.perplexity:,.2f} -> "
-            f"{last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}, from step {first.step} to {last.step}, "
-            f"in {duration(seconds)}",
-            f"exported the model after step {best_step}, the best on the held-out split",
+            f"held-out, step {first.step} -> {last.step}: loss {first.loss:.4f} -> {last.loss:.4f}, perplexity "
+            f"{first.perplexity:,.2f} -> {last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}",
+            f"{duration(seconds)} in all; exported the model after step {best_step}, the best on the held-out split",
             _next(options),
         )
     )
 
 
 def _next(options: TrainOptions) -> str:
-    return f'model    {_export(options)}\ntry      make fill-mask RUN={options.run_dir} TEXT="{options.probes[0]}"'
-
-
-def _export(options: TrainOptions) -> str:
-    return storage.join(options.run_dir, runs.EXPORT)
+    text = options.probes[0] if options.probes else "..."
+    return f'model    {runs.export(options.run_dir)}\ntry      make fill-mask RUN={options.run_dir} TEXT="{text}"'
 
 
 def _train_batches(

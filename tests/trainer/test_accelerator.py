@@ -1,0 +1,47 @@
+import pytest
+import tensorflow as tf
+
+from records.errors import RemaskError
+from trainer.accelerator import check_tpu_paths, choose_strategy, kind
+
+
+def test_without_anything_it_is_one_cpu():
+    assert choose_strategy() is tf.distribute.get_strategy()
+    assert choose_strategy().num_replicas_in_sync == 1
+    assert kind() == "CPU"
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_logical_cpus(replicas):
+    strategy = choose_strategy(devices=replicas)
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert strategy.num_replicas_in_sync == replicas
+
+
+def test_more_than_there_are_is_refused():
+    with pytest.raises(RemaskError, match=r"^devices: asked for 9 logical CPUs, TensorFlow runs with 4 already$"):
+        choose_strategy(devices=9)
+
+
+def test_tpu_where_there_is_none_is_explained_in_a_line():
+    with pytest.raises(RemaskError) as refused:
+        choose_strategy(tpu="local")
+    said = str(refused.value)
+    assert said.startswith("tpu: 'local' cannot be used (")
+    assert said.endswith(
+        "). It needs a TensorFlow built for TPUs, which the extra remask[tpu] installs, and the name of a TPU that is "
+        "running, or local on a TPU VM"
+    )
+    assert "\n" not in said
+
+
+def test_remote_tpu_and_local_paths_do_not_go_together():
+    with pytest.raises(RemaskError) as refused:
+        check_tpu_paths("pod", data="gs://bucket/data", run_dir="out/run")
+    assert str(refused.value) == (
+        "run_dir: out/run is on the local disk, which the hosts of the TPU 'pod' cannot see; put it on gs://, or "
+        "train on a TPU VM with TPU=local"
+    )
+    check_tpu_paths("pod", data="gs://bucket/data", run_dir="gs://bucket/run")
+    check_tpu_paths("local", run_dir="out/run")
+    check_tpu_paths("", run_dir="out/run")

@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import pytest
+
+from records.errors import RemaskError
+from records.reader import open_data_set
+from trainer.checks import batch_size, check_data, check_hosts, check_probes
+from trainer.config import ModelConfig, TrainOptions
+
+CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
+
+
+@pytest.fixture(scope="module")
+def data_set(tiny_data_set):
+    return open_data_set(tiny_data_set)
+
+
+def test_what_fits_is_let_through(data_set):
+    check_data(data_set, CONFIG, name="toy")
+    check_hosts(data_set, 2)
+    check_probes(("a [MASK].",), data_set, CONFIG)
+
+
+def test_sequences_beyond_the_positions(data_set):
+    with pytest.raises(RemaskError) as refused:
+        check_data(data_set, replace(CONFIG, max_position_embeddings=16), name="toy")
+    assert str(refused.value) == (
+        f"{data_set.folder}: max_seq_length is 24, model toy has 16 positions; make the records again with "
+        f"MAX_SEQ_LENGTH=16 or less"
+    )
+
+
+def test_ids_beyond_the_vocabulary(data_set):
+    with pytest.raises(RemaskError) as refused:
+        check_data(data_set, replace(CONFIG, vocab_size=30), name="toy")
+    assert str(refused.value) == (
+        f"{data_set.folder}: ids go up to 30, model toy has a vocab_size of 30; make the records again with that "
+        f"model's tokenizer"
+    )
+
+
+def test_empty_split(data_set):
+    data = data_set.manifest.data
+    empty = replace(data_set.manifest, data=replace(data, splits={**data.splits, "validation": ()}))
+    with pytest.raises(RemaskError) as refused:
+        check_data(replace(data_set, manifest=empty), CONFIG, name="toy")
+    assert str(refused.value) == (
+        f"{data_set.folder}: the validation split is empty; make the records again from more text, or with another "
+        f"validation_fraction (it is 0.15)"
+    )
+
+
+def test_fewer_shards_than_hosts(data_set):
+    with pytest.raises(RemaskError) as refused:
+        check_hosts(data_set, 3)
+    assert str(refused.value) == (
+        f"{data_set.folder}: 2 validation shards for 3 hosts, each of which reads its own; make the records again with "
+        f"SHARDS=3 or more"
+    )
+
+
+def test_probes_that_cannot_be_filled(data_set):
+    with pytest.raises(RemaskError) as refused:
+        check_probes(("a [MASK].", "nothing here"), data_set, CONFIG)
+    assert (
+        str(refused.value) == "probes: text: no [MASK] in 'nothing here'; write [MASK] where a word is to be filled in"
+    )
+
+
+def test_global_batch_is_dealt_out_evenly():
+    assert batch_size(TrainOptions(global_batch_size=12), replicas=4) == 12
+    with pytest.raises(RemaskError, match=r"^global_batch_size: found 10, expected a multiple of the 4 replicas$"):
+        batch_size(TrainOptions(global_batch_size=10), replicas=4)

@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from records.errors import RemaskError
+from trainer import checkpoint
+from trainer.config import ExportOptions
+from trainer.export import main
+from trainer.fill_mask import fill
+from trainer.pretrained import find, read_weights
+
+
+def test_command_writes_what_the_run_wrote(trained_run, tmp_path, capsys):
+    out = tmp_path / "again"
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    for file in ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        assert (out / file).read_bytes() == Path(trained_run, "export", file).read_bytes(), file
+    assert capsys.readouterr().out == (f'exported step 40 to {out}; try: make fill-mask MODEL={out} TEXT="..."\n')
+
+
+def test_best_and_last_may_differ(trained_run, tmp_path):
+    found, state = checkpoint.read(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(Path(trained_run, "run.json").read_text())
+    variables = {name: _Fixed(value) for name, value in state.items()}
+    better, worse = (found.evaluations[-1], found.evaluations[0])
+    history = (worse, _at(better, 20), _at(worse, 40))
+    for step in (20, 40):
+        upto = tuple(each for each in history if each.step <= step)
+        checkpoint.save(str(run / "checkpoints"), checkpoint.Checkpoint(step, found.run, upto), variables)
+    main(ExportOptions(run_dir=str(run)))
+    assert "after 20 of 40 steps" in (run / "export" / "README.md").read_text()
+    main(ExportOptions(run_dir=str(run), checkpoint="last"))
+    assert "after 40 of 40 steps" in (run / "export" / "README.md").read_text()
+
+
+def _at(evaluation, step):
+    return checkpoint.Evaluation(**{**vars(evaluation), "step": step})
+
+
+class _Fixed:
+    """A variable as far as a checkpoint cares."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def numpy(self):
+        return self.value
+
+
+def test_card_says_what_the_model_is(trained_run, tiny_data_set):
+    card = Path(trained_run, "export", "README.md").read_text()
+    found, _ = checkpoint.read(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    first, last = found.evaluations[0], found.evaluations[-1]
+    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
+    assert "**The text is synthetic: it was made by a program, not written by people.**" in card
+    assert "| sequences | 203 | 37 |" in card
+    assert "- toy.csv (synthetic): 240 documents" in card
+    assert f"| 0 | {first.loss:.4f} | {first.perplexity:.2f} |" in card
+    assert f"| 40 | {last.loss:.4f} | {last.perplexity:.2f} |" in card
+    assert "| learning_rate | `0.02` |" in card
+    assert tiny_data_set not in card  # where it was trained is nobody's business
+    assert trained_run not in card
+
+
+def test_folder_that_is_no_run(tmp_path):
+    with pytest.raises(RemaskError) as refused:
+        main(ExportOptions(run_dir=str(tmp_path)))
+    assert str(refused.value) == (
+        f"{tmp_path}: no run.json, so this is not a run; make one with 'make train RUN={tmp_path}'"
+    )
+
+
+def test_run_without_a_checkpoint(trained_run, tmp_path):
+    (tmp_path / "run.json").write_text(Path(trained_run, "run.json").read_text())
+    with pytest.raises(RemaskError) as refused:
+        main(ExportOptions(run_dir=str(tmp_path)))
+    assert str(refused.value) == f"{tmp_path}/checkpoints: no checkpoint yet; train further"
+
+
+def test_data_of_another_run(trained_run, tmp_path, tiny_data_set):
+    run = json.loads(Path(trained_run, "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**run, "manifest": "0" * 64}))
+    with pytest.raises(RemaskError) as refused:
+        main(ExportOptions(run_dir=str(tmp_path)))
+    assert str(refused.value) == (
+        f"{tiny_data_set}: not the data set that {tmp_path} was trained on; give that one with DATA="
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # transformers' and torch's own
+@pytest.mark.parametrize("text", ["we saw the [MASK].", "the [MASK] was good, but we saw a [MASK] scene."])
+def test_transformers_fills_the_same(trained_run, text):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+    from trainer.model import BertMaskedLM
+
+    folder = f"{trained_run}/export"
+    start = find(folder)
+    model = BertMaskedLM(start.config, seed=0)
+    read_weights(model, start, say=print)
+    ours = fill(model, text, start.tokenizer, top_k=5)
+    reference, loading = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    theirs = pipeline("fill-mask", model=reference, tokenizer=AutoTokenizer.from_pretrained(folder), top_k=5)(text)
+    theirs = theirs if isinstance(theirs[0], list) else [theirs]
+    for candidates, answers in zip(ours.masks, theirs, strict=True):
+        assert [each.token for each in candidates] == [answer["token_str"].replace(" ", "") for answer in answers]
+        np.testing.assert_allclose(
+            [each.probability for each in candidates], [answer["score"] for answer in answers], atol=1e-5
+        )
+    if len(theirs) == 1:
+        assert ours.sentence == theirs[0][0]["sequence"]
+    assert torch.is_inference_mode_enabled() is False

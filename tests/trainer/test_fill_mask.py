@@ -1,0 +1,105 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from records.errors import RemaskError
+from trainer.config import FillMaskOptions, ModelConfig
+from trainer.fill_mask import encode, fill, main, table
+from trainer.model import BertMaskedLM
+
+
+@pytest.fixture(scope="module")
+def model():
+    return BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24, cls_token_id=2), seed=3)
+
+
+def test_text_is_encoded_as_the_records_are(toy_tokenizer):
+    assert encode("The film was [MASK].", toy_tokenizer, longest=24) == ([2, 6, 7, 9, 4, 27, 3], [4])
+    assert encode("[MASK] [MASK]ing", toy_tokenizer, longest=24)[1] == [1, 2]
+
+
+def test_only_mask_is_special_in_a_text(toy_tokenizer):
+    ids, _ = encode("[SEP] a [MASK] [CLS]", toy_tokenizer, longest=24)
+    assert ids.count(toy_tokenizer.sep_id) == ids.count(toy_tokenizer.cls_id) == 1
+    assert ids[0] == toy_tokenizer.cls_id
+
+
+def test_text_without_a_mask(toy_tokenizer):
+    with pytest.raises(RemaskError) as refused:
+        encode("the film", toy_tokenizer, longest=24)
+    assert str(refused.value) == "text: no [MASK] in 'the film'; write [MASK] where a word is to be filled in"
+
+
+def test_text_that_is_too_long(toy_tokenizer):
+    assert len(encode("the " * 21 + "[MASK]", toy_tokenizer, longest=24)[0]) == 24
+    with pytest.raises(RemaskError) as refused:
+        encode("the " * 30 + "[MASK]", toy_tokenizer, longest=24)
+    assert str(refused.value) == "text: 33 tokens, the model takes at most 24 with [CLS] and [SEP]; shorten the text"
+
+
+def test_each_mask_gets_its_candidates(model, toy_tokenizer):
+    filled = fill(model, "the [MASK] was [MASK].", toy_tokenizer, top_k=31)
+    ids, places = encode("the [MASK] was [MASK].", toy_tokenizer, longest=24)
+    logits = np.asarray(model({"input_ids": np.array([ids]), "masked_lm_positions": np.array([places])}))[0]
+    words = {id_: token for token, id_ in toy_tokenizer.vocabulary.items()}
+    assert len(filled.masks) == 2
+    for candidates, scores in zip(filled.masks, logits, strict=True):
+        assert sum(each.probability for each in candidates) == pytest.approx(1)
+        assert [each.token for each in candidates] == [words[id_] for id_ in np.argsort(-scores, kind="stable")]
+    first, second = (candidates[0].token for candidates in filled.masks)
+    assert filled.sentence.split()[:3] == ["the", first, "was"] or first.startswith(("##", "["))
+    assert len(fill(model, "the [MASK]", toy_tokenizer, top_k=3).masks[0]) == 3
+    assert second in toy_tokenizer.vocabulary
+
+
+def test_table_of_several_masks(model, toy_tokenizer):
+    lines = table(fill(model, "[MASK] a [MASK]", toy_tokenizer, top_k=2)).splitlines()
+    assert len(lines) == 1 + 2 * 3 + 1
+    assert (lines[0], lines[1], lines[4]) == ("[MASK] a [MASK]", "  [MASK] 1", "  [MASK] 2")
+
+
+def test_command_fills_a_text_and_lines_of_standard_input(trained_run, monkeypatch, capsys):
+    main(FillMaskOptions(text="we saw the [MASK].", run_dir=trained_run, top_k=2))
+    one = capsys.readouterr().out
+    assert len(one.splitlines()) == 4
+    monkeypatch.setattr(sys, "stdin", io.StringIO("we saw the [MASK].\nthe [MASK] was good.\n"))
+    main(FillMaskOptions(text="-", model=f"{trained_run}/export", top_k=2))
+    two = capsys.readouterr().out
+    assert two.startswith(one)
+    assert len(two.splitlines()) == 8
+
+
+def test_a_line_that_cannot_be_filled_is_named(trained_run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the [MASK]\nnothing\n"))
+    with pytest.raises(RemaskError) as refused:
+        main(FillMaskOptions(text="-", run_dir=trained_run))
+    assert str(refused.value) == (
+        "standard input, line 2: text: no [MASK] in 'nothing'; write [MASK] where a word is to be filled in"
+    )
+
+
+def test_run_that_has_exported_nothing(tmp_path):
+    with pytest.raises(RemaskError) as refused:
+        main(FillMaskOptions(text="[MASK]", run_dir=str(tmp_path)))
+    assert str(refused.value) == (
+        f"{tmp_path}/export: no exported model. A run exports one when it ends; until then "
+        f"'make export RUN={tmp_path}' does"
+    )
+
+
+def test_torch_is_not_needed_and_the_screen_stays_clean(trained_run):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from trainer.commands import fill_mask\n"
+        "from trainer.config import FillMaskOptions\n"
+        f"fill_mask(FillMaskOptions(text='we saw the [MASK].', run_dir={trained_run!r}, top_k=1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+    )
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == ""

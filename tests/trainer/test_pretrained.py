@@ -1,0 +1,130 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from records.errors import RemaskError
+from records.tokenizer import TokenizerArtifact
+from trainer import bridge, pretrained
+from trainer.config import ModelConfig
+from trainer.model import BertMaskedLM
+
+CONFIG = ModelConfig(31, 16, 1, 2, 32, 24, cls_token_id=2)
+
+
+@pytest.fixture
+def folder(tmp_path, toy_tokenizer):
+    bridge.write_checkpoint(BertMaskedLM(CONFIG, seed=1), str(tmp_path))
+    toy_tokenizer.save(str(tmp_path))
+    return tmp_path
+
+
+def other_tokenizer(toy_tokenizer):
+    changed = toy_tokenizer.tokenizer_json.replace(b'"good": 10', b'"swap": 10')
+    assert changed != toy_tokenizer.tokenizer_json
+    return TokenizerArtifact("other", changed, toy_tokenizer.tokenizer_config_json)
+
+
+def test_folder(folder, toy_tokenizer):
+    assert pretrained.find(str(folder), data=toy_tokenizer) == pretrained.Start(
+        str(folder), CONFIG, str(folder), toy_tokenizer
+    )
+    assert pretrained.find(str(folder)).tokenizer.vocabulary == toy_tokenizer.vocabulary
+
+
+def test_dropout_replaces_what_the_config_says(folder, toy_tokenizer):
+    config = pretrained.find(str(folder), data=toy_tokenizer, dropout=0.0).config
+    assert config == replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def test_shapes_that_are_known_by_name(toy_tokenizer):
+    start = pretrained.find("tiny", data=toy_tokenizer)
+    assert start.weights == ""
+    assert (start.config.hidden_size, start.config.vocab_size, start.config.cls_token_id) == (128, 31, 2)
+    assert start.config.max_position_embeddings == 512
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find("tiny")
+    assert str(refused.value) == ("model: tiny has random weights; give the folder or the hub name of a trained model")
+
+
+def test_config_without_weights_trains_only_when_said_so(folder, toy_tokenizer):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(folder), data=toy_tokenizer)
+    assert str(refused.value) == (
+        f"{folder}: no model.safetensors. To train this shape from random weights say MODEL=scratch:{folder}; a "
+        f"pytorch_model.bin is converted by transformers: "
+        f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
+    )
+    start = pretrained.find(f"scratch:{folder}", data=toy_tokenizer)
+    assert (start.weights, start.config) == ("", CONFIG)
+
+
+def test_another_tokenizer_is_refused(folder, toy_tokenizer):
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(folder), data=other_tokenizer(toy_tokenizer))
+    assert str(refused.value) == (
+        f"model {folder}: its tokenizer is not the one that made the records (other): token 'good' is "
+        f"id 10 in the model and has no id in the records. Make the records with TOKENIZER={folder}, or start from random "
+        f"weights (model one of tiny, small, base)"
+    )
+
+
+def test_vocabulary_that_is_too_small(folder, toy_tokenizer):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 30}))
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(folder), data=toy_tokenizer)
+    assert str(refused.value) == (
+        f"model {folder}: its vocab_size is 30, the tokenizer toy has ids up to 30; make the records with this model's "
+        f"tokenizer, or start from random weights (model one of tiny, small, base)"
+    )
+
+
+def test_folder_of_something_else(tmp_path, toy_tokenizer):
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(tmp_path), data=toy_tokenizer)
+    assert str(refused.value) == f"{tmp_path}: no config.json, so this is not the folder of a HuggingFace model"
+    (tmp_path / "config.json").write_text("[1,")
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(tmp_path), data=toy_tokenizer)
+    assert str(refused.value) == f"{tmp_path}/config.json: damaged, it is no JSON object; copy it again"
+
+
+def test_name_that_nobody_knows(toy_tokenizer):
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find("no/such/model", data=toy_tokenizer)
+    said = str(refused.value)
+    assert said.startswith("model no/such/model: neither a folder nor a name that the HuggingFace hub gives us (")
+    assert said.endswith(
+        "). Give a folder with config.json and model.safetensors, a hub name such as bert-base-uncased, or one of "
+        "tiny, small, base to start from random weights"
+    )
+
+
+def test_fill_mask_and_evaluate_need_the_models_own_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(str(folder))
+    assert str(refused.value) == (
+        f"model {folder}: neither tokenizer.json nor vocab.txt beside the weights; copy the tokenizer there"
+    )
+
+
+def test_encoder_alone_starts_with_a_fresh_head_and_says_so(folder, toy_tokenizer):
+    from safetensors.numpy import load_file, save_file
+
+    weights = folder / "model.safetensors"
+    tensors = {name.removeprefix("bert."): value for name, value in load_file(weights).items() if "cls." not in name}
+    save_file({**tensors, "something.else": tensors["embeddings.LayerNorm.weight"]}, weights)
+    said = []
+    pretrained.read_weights(
+        BertMaskedLM(CONFIG, seed=2), pretrained.find(str(folder), data=toy_tokenizer), say=said.append
+    )
+    assert said == [
+        f"model {folder}: weights read",
+        "  WARNING: not in the checkpoint, so these start from random weights: cls.predictions.bias, "
+        "cls.predictions.transform.LayerNorm.bias, cls.predictions.transform.LayerNorm.weight, "
+        "cls.predictions.transform.dense.bias, cls.predictions.transform.dense.weight",
+        "  in the checkpoint, but not used: something.else",
+    ]

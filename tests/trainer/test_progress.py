@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from trainer.checkpoint import Evaluation
+from trainer.progress import Progress, Training
+
+
+def training(step, loss=3.0):
+    return Training(step, loss, 1.5, 1e-3, 10.0, 1234.0, 0.125)
+
+
+def steps(tmp_path):
+    return [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lines_where_there_is_no_terminal(tmp_path, capsys):
+    with Progress(str(tmp_path), start_step=0, train_steps=200) as progress:
+        for step in (1, 2, 3, 200):
+            progress.show(training(step))
+        progress.say("saved")
+    said = capsys.readouterr()
+    first, last = said.err.splitlines()  # the first, and the last; between them less than ten seconds passed
+    assert first.startswith("step   1/200: loss 3.0000, 10.0 sequences/s, 1,234 tokens/s, input wait 12.5%, 0:0")
+    assert first.endswith(" left")
+    assert last == "step 200/200: loss 3.0000, 10.0 sequences/s, 1,234 tokens/s, input wait 12.5%, 0:00 left"
+    assert said.out == "saved\n"
+
+
+def test_metrics_and_scalars(tmp_path):
+    with Progress(str(tmp_path), start_step=0, train_steps=20) as progress:
+        progress.record(training(10))
+        progress.record_evaluation(Evaluation(10, 2.0, 7.4, 0.5, 0.8, 99))
+    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first == {
+        "step": 10,
+        "loss": 3.0,
+        "gradient_norm": 1.5,
+        "learning_rate": 1e-3,
+        "sequences_per_second": 10.0,
+        "tokens_per_second": 1234.0,
+        "input_wait": 0.125,
+    }
+    assert second == {
+        "step": 10,
+        "eval_loss": 2.0,
+        "eval_perplexity": 7.4,
+        "eval_accuracy": 0.5,
+        "eval_top5_accuracy": 0.8,
+        "eval_tokens": 99,
+    }
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(tag in content for tag in (b"train/loss", b"train/input_wait", b"eval/loss", b"eval/top5_accuracy"))
+
+
+@pytest.mark.parametrize(
+    ("start_step", "evaluated", "kept"), [(10, (0, 10), [0, 5, 10, 10]), (10, (0,), [0, 5, 10]), (0, (), [])]
+)
+def test_what_will_be_done_again_is_forgotten(tmp_path, start_step, evaluated, kept):
+    with Progress(str(tmp_path), start_step=0, train_steps=20) as progress:
+        progress.record_evaluation(Evaluation(0, 2.0, 7.4, 0.5, 0.8, 99))
+        progress.record(training(5))
+        progress.record(training(10))
+        progress.record_evaluation(Evaluation(10, 2.0, 7.4, 0.5, 0.8, 99))
+        progress.record(training(15))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1')  # killed while it wrote
+    with Progress(str(tmp_path), start_step=start_step, train_steps=20, evaluated=evaluated):
+        assert steps(tmp_path) == kept

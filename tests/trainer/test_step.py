@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from records.reader import open_data_set
+from trainer import checkpoint
+from trainer.accelerator import choose_strategy
+from trainer.config import ModelConfig, TrainOptions
+from trainer.data import train_batches
+from trainer.evaluate import Evaluator
+from trainer.masking import Masking
+from trainer.model import BertMaskedLM
+from trainer.optimizer import make_optimizer, make_schedule
+from trainer.step import TrainLoop, dropout_seed
+
+OPTIONS = TrainOptions(train_steps=8, learning_rate=1e-2, warmup_steps=2)
+STEPS = 6
+
+
+def trained(folder, *, replicas, dropout=0.0, clip_norm=0.2, counts=(STEPS,)):
+    """Return what the steps report, the weights after them, and the strategy, model and loop."""
+    strategy = choose_strategy(devices=replicas)
+    config = ModelConfig(31, 16, 1, 2, 32, 24, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    with strategy.scope():
+        model = BertMaskedLM(config, seed=3)
+        optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
+    batches = train_batches(
+        open_data_set(folder),
+        global_batch_size=16,
+        start_step=0,
+        train_steps=STEPS,
+        seed=5,
+        masking=Masking(),
+        shuffle_examples=100,
+    )
+    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=clip_norm)
+    iterator, reports, done = iter(strategy.experimental_distribute_dataset(batches)), [], 0
+    for count in counts:
+        reports.append(loop(iterator, done, count))
+        done += count
+    state = {name: variable.numpy() for name, variable in checkpoint.named(model, optimizer).items()}
+    return [np.concatenate(columns) for columns in zip(*reports, strict=True)], state, (strategy, model, loop)
+
+
+@pytest.fixture(scope="module")
+def one(tiny_data_set):
+    return trained(tiny_data_set, replicas=1)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_compute_what_one_does(tiny_data_set, one, replicas):
+    (losses, norms, tokens, _), weights, _ = one
+    (losses_here, norms_here, tokens_here, _), weights_here, (strategy, model, _) = trained(
+        tiny_data_set, replicas=replicas
+    )
+    assert strategy.num_replicas_in_sync == replicas
+    assert (norms > 0.2).all()  # each step was clipped: before the sum over replicas it would come out otherwise
+    np.testing.assert_allclose(losses_here, losses, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(norms_here, norms, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(tokens_here, tokens)
+    for name, value in weights.items():
+        np.testing.assert_allclose(weights_here[name], value, rtol=0, atol=1e-6, err_msg=name)
+    for variable in model.trainable_variables:
+        first, *others = strategy.experimental_local_results(variable.value)
+        assert len(others) == replicas - 1
+        assert all(np.array_equal(first.numpy(), other.numpy()) for other in others), variable.path
+
+
+def test_steps_learn_and_are_traced_once_whatever_their_number(tiny_data_set, one):
+    (losses, _, _, waited), weights, (_, _, loop) = one
+    assert loop.traces == 1
+    assert losses[-1] < losses[0]
+    assert (waited >= 0).all()
+    reports, weights_here, (_, _, loop) = trained(tiny_data_set, replicas=1, counts=(1, 3, 2))
+    assert loop.traces == 1
+    np.testing.assert_array_equal(reports[0], losses)
+    assert all(np.array_equal(weights_here[name], value) for name, value in weights.items())
+
+
+def test_loss_is_the_mean_over_the_masked_tokens_of_the_global_batch(tiny_data_set, one):
+    batches = train_batches(
+        open_data_set(tiny_data_set),
+        global_batch_size=16,
+        start_step=0,
+        train_steps=1,
+        seed=5,
+        masking=Masking(),
+        shuffle_examples=100,
+    )
+    model = BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24), seed=3)
+    untrained = Evaluator(tf.distribute.get_strategy(), model)(batches)
+    (losses, _, tokens, _), _, _ = one
+    np.testing.assert_allclose(losses[0], untrained.loss, rtol=1e-6)
+    assert tokens[0] == np.count_nonzero(next(iter(batches))["input_ids"])
+
+
+def test_waiting_for_data_is_measured_and_computing_is_not(tiny_data_set):
+    strategy = tf.distribute.get_strategy()
+    model = BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24), seed=3)
+    optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
+    data_set = open_data_set(tiny_data_set)
+    batch = next(
+        iter(
+            train_batches(
+                data_set,
+                global_batch_size=4,
+                start_step=0,
+                train_steps=1,
+                seed=0,
+                masking=Masking(),
+                shuffle_examples=1,
+            )
+        )
+    )
+
+    def after(seconds):
+        def wait(number):
+            return tf.numpy_function(lambda _: __import__("time").sleep(seconds), [number], [])
+
+        def slow(number):
+            with tf.control_dependencies([wait(number)]):
+                return {name: tf.identity(value) for name, value in batch.items()}
+
+        return slow
+
+    loop = TrainLoop(strategy, model, optimizer, seed=0, clip_norm=1.0)
+    slow = iter(tf.data.Dataset.range(4).map(after(0.2)))
+    quick = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    assert (loop(quick, 0, 4).waited[1:] < 0.1).all()
+    assert (loop(slow, 4, 4).waited >= 0.19).all()
+
+
+def test_dropout_differs_on_each_replica_and_step():
+    seeds = {
+        tuple(dropout_seed(1, tf.constant(step), tf.constant(replica), replicas=4).numpy())
+        for step in range(8)
+        for replica in range(4)
+    }
+    assert len(seeds) == 32
+    assert (
+        dropout_seed(1, tf.constant(0), tf.constant(0), replicas=1)[0]
+        != dropout_seed(2, tf.constant(0), tf.constant(0), replicas=1)[0]
+    )
+
+
+def test_same_seed_drops_the_same(tiny_data_set):
+    (first, *_), weights, _ = trained(tiny_data_set, replicas=1, dropout=0.2)
+    (again, *_), weights_again, _ = trained(tiny_data_set, replicas=1, dropout=0.2)
+    np.testing.assert_array_equal(first, again)
+    assert all(np.array_equal(weights_again[name], value) for name, value in weights.items())

@@ -1,0 +1,233 @@
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from records.errors import RemaskError
+from trainer import checkpoint
+from trainer.accelerator import choose_strategy
+from trainer.config import TrainOptions
+from trainer.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def options(tiny_data_set, tiny_shape):
+    """Return a run of 24 steps with dropout, whose evaluations, checkpoints and looks do not coincide."""
+    return TrainOptions(
+        data=tiny_data_set,
+        model=tiny_shape,
+        train_steps=24,
+        global_batch_size=16,
+        eval_every=7,
+        checkpoint_every=5,
+        steps_per_loop=4,
+        learning_rate=1e-2,
+        warmup_steps=4,
+        shuffle_examples=60,
+        probes=("we saw the [MASK] again.",),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(options, tmp_path_factory):
+    """Return the options of a run that never stopped, what it printed, and how often its functions were traced."""
+    run = replace(options, run_dir=str(tmp_path_factory.mktemp("whole")))
+    traces, said = set(), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        train(run, on_steps=lambda session, steps: traces.add((session.loop.traces, session.evaluate.traces)))
+    return run, said.getvalue(), traces
+
+
+def last_state(run):
+    return checkpoint.read(checkpoint.paths(f"{run.run_dir}/checkpoints")[-1])
+
+
+def assert_same_end(run, other):
+    (ours, state), (theirs, expected) = last_state(run), last_state(other)
+    assert (ours.step, ours.evaluations) == (theirs.step, theirs.evaluations)
+    assert state.keys() == expected.keys()
+    assert all(np.array_equal(state[name], expected[name]) for name in expected)
+
+
+def lines(run):
+    return [json.loads(line) for line in Path(run.run_dir, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_whole_run_leaves_what_it_should(whole):
+    run, _, _ = whole
+    folder = Path(run.run_dir)
+    found = last_state(run)[0]
+    assert [each.step for each in found.evaluations] == [0, 7, 14, 21, 24]
+    assert found.evaluations[-1].loss < found.evaluations[0].loss
+    best = checkpoint.best(found.evaluations).step
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        f"step-{step:08}" for step in sorted({*sorted({5, 10, 15, 20, 24, 7, 14, 21})[-2:], best})
+    }
+    assert {path.name for path in (folder / "export").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert list((folder / "tensorboard").glob("events.*"))
+    told = json.loads((folder / "run.json").read_text())
+    assert told["options"]["train_steps"] == 24
+    assert told["global_batch_size"] == 16
+
+
+def test_metrics_are_one_line_for_each_border(whole):
+    run, _, _ = whole
+    trained = [line for line in lines(run) if "loss" in line]
+    assert [line["step"] for line in trained] == [4, 5, 7, 8, 10, 12, 14, 15, 16, 20, 21, 24]
+    assert set(trained[0]) == {
+        "step",
+        "loss",
+        "gradient_norm",
+        "learning_rate",
+        "sequences_per_second",
+        "tokens_per_second",
+        "input_wait",
+    }
+    assert trained[0]["learning_rate"] == pytest.approx(1e-2)  # the peak, at the last step of the warm-up
+    assert all(0 <= line["input_wait"] <= 1 for line in trained)
+    evaluated = [line for line in lines(run) if "eval_loss" in line]
+    assert [line["step"] for line in evaluated] == [0, 7, 14, 21, 24]
+    assert evaluated[0]["eval_perplexity"] == pytest.approx(np.exp(evaluated[0]["eval_loss"]))
+
+
+def test_loop_and_evaluation_are_each_traced_once(whole):
+    _, _, traces = whole
+    assert {loop for loop, _ in traces} == {1}
+    assert {evaluation for _, evaluation in traces} == {1}
+
+
+def test_stopped_and_continued_ends_as_if_it_never_stopped(whole, options, tmp_path, capsys):
+    run = replace(options, run_dir=str(tmp_path), steps_per_loop=1)  # looked at otherwise, which must not matter
+
+    def stop_at(step, number):
+        return lambda session, steps: signal.raise_signal(number) if session.step == step else None
+
+    for step, number in ((1, signal.SIGTERM), (7, signal.SIGINT), (10, signal.SIGTERM), (23, signal.SIGTERM)):
+        assert train(run, on_steps=stop_at(step, number)) == 128 + number
+        assert last_state(run)[0].step == step
+        assert (
+            f"saved {tmp_path}/checkpoints/step-{step:08}; run the same command again to continue after step {step}"
+            in (capsys.readouterr().out)
+        )
+    assert train(run) == 0
+    assert_same_end(run, whole[0])
+    assert [line["step"] for line in lines(run) if "loss" in line] == list(range(1, 25))
+
+
+def test_killed_process_continues_exactly(whole, options, tmp_path):
+    """SIGKILL, then SIGTERM, in real processes; then to the end."""
+    run = replace(options, run_dir=str(tmp_path / "run"), train_steps=200, checkpoint_every=2, eval_every=75)
+    reference = replace(run, run_dir=str(tmp_path / "reference"), checkpoint_every=200)
+    arguments = [
+        f"--{name}={value}"
+        for name, value in vars(run).items()
+        if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
+    ]
+    command = [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *run.probes]
+    for number, step, status in ((signal.SIGKILL, 10, -signal.SIGKILL), (signal.SIGTERM, 30, 128 + signal.SIGTERM)):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        deadline = time.monotonic() + 120
+        while not (found := checkpoint.paths(f"{run.run_dir}/checkpoints")) or found[-1] < checkpoint.path_of(
+            f"{run.run_dir}/checkpoints", step
+        ):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, number)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == status, said
+        assert step <= last_state(run)[0].step < 200
+    assert train(run) == 0
+    assert train(reference) == 0
+    assert_same_end(run, reference)
+
+
+def test_finished_run_says_so(whole, capsys):
+    run, _, _ = whole
+    assert train(run) == 0
+    assert capsys.readouterr().out == (
+        f"{run.run_dir}: this run is finished, after 24 steps\n"
+        f"model    {run.run_dir}/export\n"
+        f'try      make fill-mask RUN={run.run_dir} TEXT="we saw the [MASK] again."\n'
+    )
+
+
+def test_finished_run_whose_export_was_cut_short_exports_again(whole, tmp_path, capsys):
+    run, _, _ = whole
+    weights = Path(run.run_dir, "export", "model.safetensors")
+    expected = weights.read_bytes()
+    Path(run.run_dir, "export", "README.md").unlink()
+    weights.unlink()
+    assert train(run) == 0
+    assert weights.read_bytes() == expected
+    assert "this run is finished" not in capsys.readouterr().out
+
+
+def test_other_options_are_refused_with_the_difference(whole):
+    run, _, _ = whole
+    other = replace(run, learning_rate=0.5, train_steps=30, steps_per_loop=9, keep_checkpoints=7)
+    with pytest.raises(RemaskError) as refused:
+        train(other)
+    assert str(refused.value) == (
+        f"{run.run_dir}: holds a run that these options contradict:\n"
+        "  train_steps: run has 24, asked for 30\n"
+        "  learning_rate: run has 0.01, asked for 0.5\n"
+        "Give the run's own options to continue it, or another RUN to begin a new one"
+    )
+
+
+def test_loss_that_is_no_number_stops_the_run(options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path), learning_rate=1e38, warmup_steps=0, checkpoint_every=1)
+    with pytest.raises(RemaskError) as stopped:
+        train(run)
+    step = len(checkpoint.paths(f"{tmp_path}/checkpoints")) and last_state(run)[0].step
+    assert str(stopped.value).startswith(f"step {step + 1}: the loss is nan, the norm of its gradient nan. ")
+    assert f"The last good checkpoint is {tmp_path}/checkpoints/step-{step:08}. " in str(stopped.value)
+    assert not Path(tmp_path, "export").exists()
+
+
+def test_replicas_train_alike_from_end_to_end(whole, options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path / "two"), dropout=0.0, train_steps=6, eval_every=3)
+    train(run, strategy=choose_strategy(devices=2))
+    alone = replace(run, run_dir=str(tmp_path / "one"))
+    train(alone)
+    (ours, state), (theirs, expected) = last_state(run), last_state(alone)
+    for name, value in expected.items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-6, err_msg=name)
+    for two, one in zip(ours.evaluations, theirs.evaluations, strict=True):
+        assert two.loss == pytest.approx(one.loss, abs=1e-6)
+        assert (two.accuracy, two.top5_accuracy, two.tokens) == (one.accuracy, one.top5_accuracy, one.tokens)
+
+
+def test_everything_is_said_before_the_first_step_and_after_the_last(whole):
+    run, said, _ = whole
+    assert said.startswith(
+        f"model {run.model}: random weights\n"
+        f"data     {run.data}: 203 sequences of 24 tokens (62.2% filled), 37 held out\n"
+        f"model    {run.model}: 3,503 parameters, float32, on 1 CPU\n"
+        f"step     16 sequences, 239 tokens; 12.7 steps an epoch; 24 steps, 1.89 epochs\n"
+        f"example  [CLS] scene a the was [MASK] a [SEP] [CLS] dull good saw fine dull good saw fine dull good [SEP]\n"
+        f"answers  scene saw\n"
+    )
+    assert said.count("  we saw the [MASK] again. -> ") == 5  # at each evaluation
+    evaluations = last_state(run)[0].evaluations
+    first, last = evaluations[0], evaluations[-1]
+    assert f"\nheld-out, step 0 -> 24: loss {first.loss:.4f} -> {last.loss:.4f}, " in said
+    assert said.endswith(f'try      make fill-mask RUN={run.run_dir} TEXT="we saw the [MASK] again."\n')

@@ -1,0 +1,64 @@
+"""The commands, each behind a start of TensorFlow that does not fill the screen."""
+
+import os
+import sys
+import tempfile
+
+from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, TrainOptions
+
+
+def train(options: TrainOptions) -> int:
+    """Run `train`."""
+    start_tensorflow()
+    from trainer import train
+
+    return train.train(options)
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Run `evaluate`."""
+    start_tensorflow()
+    from trainer import evaluate
+
+    evaluate.main(options)
+
+
+def export(options: ExportOptions) -> None:
+    """Run `export`."""
+    start_tensorflow()
+    from trainer import export
+
+    export.main(options)
+
+
+def fill_mask(options: FillMaskOptions) -> None:
+    """Run `fill-mask`."""
+    start_tensorflow()
+    from trainer import fill_mask
+
+    fill_mask.main(options)
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow, and show what it says meanwhile only if it cannot be imported.
+
+    It writes past Python, and past the level of its own log, to the file descriptor of standard error.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            said.seek(0)
+            os.write(shown, said.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
