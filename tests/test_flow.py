@@ -20,7 +20,7 @@ from records import example, tfrecord
 from records.__main__ import COMMANDS as RECORDS
 from records.command_line import main
 
-WORDS = "i have watched this film movie and it was awesome bad the acting".split()
+WORDS = ["i", "have", "watched", "this", "film", "movie", "and", "it", "was", "awesome", "bad", "the", "acting"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
