@@ -1,9 +1,9 @@
 """BERT for masked language modelling, in `keras.ops` alone, so that the one file runs on TensorFlow and on JAX.
 
-The model of Devlin et al. 2018 (arXiv:1810.04805): post-layer-norm, exact gelu, learned positions, a decoder tied to the
-word embeddings; every layer is named after its HuggingFace counterpart. Two things are ours. The head sees only the
-masked positions, a seventh of them all. And a sequence may hold several segments `[CLS] .. [SEP]`, which never see
-each other: what a segment gives does not depend on what it is packed with.
+The model of Devlin et al. 2018 (arXiv:1810.04805): post-layer-norm, exact gelu, learned positions, a decoder tied to
+the word embeddings; every layer is named after its HuggingFace counterpart. Two things are ours. The head sees only the
+masked positions, a seventh of them all. And a sequence may hold several segments `[CLS] .. [SEP]`, which never see each
+other: what a segment gives does not depend on what it is packed with.
 
 Shapes in the comments: B sequences of L ids, P masked positions, V words, width H = N heads of D.
 """
@@ -81,10 +81,7 @@ class BertMaskedLM(keras.Model):
             ValueError: `training` with a positive rate of dropout and no `seed`; L beyond the position embeddings.
         """
         hidden = self.encode(inputs["input_ids"], training=training, seed=seed)  # [B, L, H]
-        # Rows are picked by a product with 0 and 1: exact, and its gradient is a product too, where that of a gather
-        # is a scatter, which accelerators do one row at a time.
-        picked = ops.one_hot(inputs["masked_lm_positions"], hidden.shape[1], dtype=hidden.dtype)  # [B, P, L]
-        return self.decode(ops.einsum("bpl,blh->bph", picked, hidden))  # [B, P, V]
+        return self.decode(_pick(hidden, inputs["masked_lm_positions"]))  # [B, P, V]
 
     def encode(self, input_ids: Tensor, *, training: bool = False, seed: Tensor | None = None) -> Tensor:
         """Return the hidden states of `input_ids` [B, L], `[B, L, H]`; those at padding mean nothing.
@@ -97,19 +94,19 @@ class BertMaskedLM(keras.Model):
         seeds = self._dropout_seeds(training, seed)
         segment_ids, positions = segments(input_ids, cls_token_id=self.config.cls_token_id)  # [B, L] each
         together = ops.equal(segment_ids[:, None, :, None], segment_ids[:, None, None, :])  # [B, 1, L, L]
-        score_bias = ops.where(together, 0.0, NEVER)  # [B, 1, L, L]
-        x = self.word_embeddings(input_ids) + self.position_embeddings(positions)  # [B, L, H]
+        x = self.word_embeddings(input_ids)  # [B, L, H]
+        x = x + _pick(ops.cast(self.position_embeddings.embeddings[:length], x.dtype), positions)  # [B, L, H]
         x = x + ops.cast(self.token_type_embeddings.embeddings[0], x.dtype)  # segments are no pairs: type 0 throughout
         x = dropout(self.embeddings_norm(x), self.config.hidden_dropout_prob, seed=seeds[0])
         for number, layer in enumerate(self.encoder_layers):
-            x = layer(x, score_bias, seeds=seeds[1 + 3 * number : 4 + 3 * number])  # [B, L, H]
+            x = layer(x, together, seeds=seeds[1 + 3 * number : 4 + 3 * number])  # [B, L, H]
         return x
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Return the logits `[B, P, V]` of hidden states `[B, P, H]`."""
         x = self.transform_norm(ops.gelu(self.transform(hidden), approximate=False))  # [B, P, H]
-        words = ops.cast(self.word_embeddings.embeddings, x.dtype)  # [V, H]
-        return ops.einsum("bph,vh->bpv", x, words) + ops.cast(self.decoder_bias, x.dtype)  # [B, P, V]
+        words = ops.transpose(ops.cast(self.word_embeddings.embeddings, x.dtype))  # [H, V]
+        return ops.matmul(x, words) + ops.cast(self.decoder_bias, x.dtype)  # [B, P, V]
 
     def _dropout_seeds(self, training: bool, seed: Tensor | None) -> list[Tensor | None]:
         """Return the seed, [2], of each site of dropout: the embeddings, then three a layer. None drops nothing."""
@@ -117,7 +114,9 @@ class BertMaskedLM(keras.Model):
         if not training or not (self.config.hidden_dropout_prob or self.config.attention_probs_dropout_prob):
             return [None] * sites
         if seed is None:
-            raise ValueError("training with dropout needs a seed: int32 [2], different in each step and on each replica")
+            raise ValueError(
+                "training with dropout needs a seed: int32 [2], different in each step and on each replica"
+            )
         drawn = keras.random.randint((sites, 2), -(2**31), 2**31 - 1, dtype="int32", seed=_GivenSeed(seed))
         return ops.unstack(drawn, sites)
 
@@ -148,35 +147,35 @@ class EncoderLayer(layers.Layer):
         self.output_dense.build((None, None, self.config.intermediate_size))
         self.built = True
 
-    def call(self, x: Tensor, score_bias: Tensor, *, seeds: Sequence[Tensor | None]) -> Tensor:
-        """Return the next hidden states; `score_bias` [B, 1, L, L] forbids, the three `seeds` are those of dropout."""
+    def call(self, x: Tensor, together: Tensor, *, seeds: Sequence[Tensor | None]) -> Tensor:
+        """Return the next hidden states; `together` [B, 1, L, L] says who sees whom, `seeds` are three, for dropout."""
         attention_seed, context_seed, output_seed = seeds
         rate = self.config.hidden_dropout_prob
-        context = self.attention_output(self._attend(x, score_bias, attention_seed))  # [B, L, H]
+        context = self.attention_output(self._attend(x, together, attention_seed))  # [B, L, H]
         x = self.attention_norm(x + dropout(context, rate, seed=context_seed))  # [B, L, H]
         inner = ops.gelu(self.intermediate(x), approximate=False)  # [B, L, intermediate_size]
         return self.output_norm(x + dropout(self.output_dense(inner), rate, seed=output_seed))  # [B, L, H]
 
-    def _attend(self, x: Tensor, score_bias: Tensor, seed: Tensor | None) -> Tensor:
+    def _attend(self, x: Tensor, together: Tensor, seed: Tensor | None) -> Tensor:
         length, width, heads = x.shape[1], self.config.hidden_size, self.config.num_attention_heads
         query, key, value = (
             ops.reshape(part, (-1, length, heads, width // heads))  # [B, L, N, D]
             for part in ops.split(self.attention(x), 3, axis=-1)
         )
         scores = ops.cast(ops.einsum("blnd,bmnd->bnlm", query, key), "float32")  # [B, N, L, L]
-        weights = ops.softmax(scores * (width // heads) ** -0.5 + score_bias, axis=-1)  # [B, N, L, L]
-        weights = dropout(ops.cast(weights, value.dtype), self.config.attention_probs_dropout_prob, seed=seed)
-        context = ops.einsum("bnlm,bmnd->blnd", weights, value)  # [B, L, N, D]
+        scores = scores * (width // heads) ** -0.5 + ops.where(together, 0.0, NEVER)  # [B, N, L, L]
+        weights = dropout(ops.softmax(scores, axis=-1), self.config.attention_probs_dropout_prob, seed=seed)
+        context = ops.einsum("bnlm,bmnd->blnd", ops.cast(weights, value.dtype), value)  # [B, L, N, D]
         return ops.reshape(context, (-1, length, width))  # [B, L, H]
 
 
 def segments(input_ids: Tensor, *, cls_token_id: int) -> tuple[Tensor, Tensor]:
-    """Return the segment and the position of each id, int32 [B, L] both, from the ids alone.
+    r"""Return the segment and the position of each id, int32 [B, L] both, from the ids alone.
 
     A segment is the running count of [CLS], and padding (id 0) is segment 0; positions begin anew in each.
 
     >>> segment_ids, positions = segments([[101, 7, 102, 101, 8, 9, 102, 0, 0]], cls_token_id=101)
-    >>> print(ops.convert_to_numpy(segment_ids), ops.convert_to_numpy(positions), sep="\\n")
+    >>> print(ops.convert_to_numpy(segment_ids), ops.convert_to_numpy(positions), sep="\n")
     [[1 1 1 2 2 2 2 0 0]]
     [[0 1 2 0 1 2 3 0 1]]
     """
@@ -187,11 +186,20 @@ def segments(input_ids: Tensor, *, cls_token_id: int) -> tuple[Tensor, Tensor]:
     return segment_ids, ops.sum(ops.tril(together, -1), axis=-1)  # a position is how many came before in the segment
 
 
+def _pick(rows: Tensor, indices: Tensor) -> Tensor:
+    """Return the rows, of [B, L, H] or [L, H], that `indices` [B, P] name: `[B, P, H]`.
+
+    A product with 0 and 1 is exact, and its gradient is a product again. That of a gather is a scatter, which is slow on
+    accelerators; and in TensorFlow it is sparse, where Keras's Adam squares the parts of a row before it adds them.
+    """
+    return ops.matmul(ops.one_hot(indices, rows.shape[-2], dtype=rows.dtype), rows)
+
+
 def dropout(x: Tensor, rate: float, *, seed: Tensor | None) -> Tensor:
     """Zero each value of `x` with probability `rate` and scale the rest to the same mean; None drops nothing.
 
     Keras's own layer draws from a generator whose state is mirrored, so that all replicas drop the same values. And its
-    `random.dropout` draws in the dtype of `x`: in bfloat16 a rate of 0.1 becomes 13/128, and the mean shrinks.
+    `random.dropout` reckons in the dtype of `x`: in bfloat16 a rate of 0.1 becomes 13/128, and the mean shrinks.
 
     >>> sorted(set(ops.convert_to_numpy(dropout(ops.ones((8, 8)), 0.5, seed=[1, 2])).ravel().tolist()))
     [0.0, 2.0]
@@ -199,7 +207,7 @@ def dropout(x: Tensor, rate: float, *, seed: Tensor | None) -> Tensor:
     if seed is None or not rate:
         return x
     kept = keras.random.uniform(ops.shape(x), dtype="float32", seed=_GivenSeed(seed)) >= rate
-    return ops.where(kept, x / (1 - rate), ops.zeros_like(x))
+    return ops.where(kept, ops.cast(ops.cast(x, "float32") / (1 - rate), x.dtype), ops.zeros_like(x))
 
 
 class _GivenSeed(keras.random.SeedGenerator):

@@ -1,0 +1,365 @@
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+from safetensors.numpy import load_file, save_file
+
+from records.errors import RemaskError
+from trainer import bridge
+from trainer.config import ModelConfig
+from trainer.model import BertMaskedLM
+
+GOLDENS = json.loads(Path(__file__).with_name("goldens").joinpath("bert.json").read_text())
+recipe = runpy.run_path(str(Path(__file__).with_name("make_goldens.py")))["recipe"]
+
+CONFIG = ModelConfig(**GOLDENS["config"], cls_token_id=GOLDENS["cls_token_id"])
+WORDS = "bert.embeddings.word_embeddings.weight"
+KEY = "bert.encoder.layer.2.attention.self.key.weight"
+
+Tensors = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def tensors() -> Tensors:
+    """Return what a checkpoint of `CONFIG` holds."""
+    model = BertMaskedLM(CONFIG, seed=0)
+    return {name: recipe(name, weight.shape) for weight in bridge.table(model) for name in weight.names}
+
+
+def fresh() -> BertMaskedLM:
+    return BertMaskedLM(CONFIG, seed=0)
+
+
+def values(model: BertMaskedLM) -> Tensors:
+    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
+
+
+def read(tensors: Tensors, folder: Path) -> tuple[BertMaskedLM, bridge.CheckpointReport]:
+    model = fresh()
+    save_file(tensors, folder / "model.safetensors")
+    return model, bridge.read_checkpoint(model, folder)
+
+
+def refusal(tensors: Tensors, folder: Path) -> str:
+    """Return the text of the error, which must leave the model as it was."""
+    model = fresh()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(RemaskError) as refused:
+        bridge.read_checkpoint(model, folder)
+    for path, value in values(fresh()).items():
+        np.testing.assert_array_equal(values(model)[path], value)
+    return str(refused.value)
+
+
+def assert_holds(model: BertMaskedLM, tensors: Tensors) -> None:
+    found = {name: tensor for weight in bridge.table(model) for name, tensor in weight.tensors().items()}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+def test_logits_are_those_of_pytorch(tensors: Tensors, tmp_path: Path):
+    model, _ = read(tensors, tmp_path)
+    one, two, three = GOLDENS["segments"]
+    rows = np.array([[*one, *two, 0], [*three, 0, 0, 0]], np.int32)  # what PyTorch was given one by one
+    positions = np.array([range(10)] * 2, np.int32)
+    found = ops.convert_to_numpy(model({"input_ids": rows, "masked_lm_positions": positions}))[:, :, :6]
+    wanted = GOLDENS["logits"]
+    np.testing.assert_allclose(found[0, :9], [*wanted[0], *wanted[1]], atol=2e-5)
+    np.testing.assert_allclose(found[1, :7], wanted[2], atol=2e-5)
+
+
+# The table.
+
+
+def test_the_table_holds_every_variable_and_every_name_once():
+    model = fresh()
+    table = bridge.table(model)
+    assert {id(weight.variable) for weight in table} == {id(variable) for variable in model.variables}
+    assert len(table) == len(model.variables)
+    names = [name for weight in table for name in weight.names]
+    assert len(set(names)) == len(names) == 4 + 1 + CONFIG.num_hidden_layers * 16 + 4 + 1
+
+
+def test_tensors_have_the_shapes_of_pytorch(tensors: Tensors):
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    assert shapes[WORDS] == (40, 16)
+    assert shapes[KEY] == (16, 16)
+    assert shapes["bert.encoder.layer.0.intermediate.dense.weight"] == (24, 16)
+    assert shapes["bert.encoder.layer.0.output.dense.weight"] == (16, 24)
+    assert shapes["bert.encoder.layer.1.attention.self.value.bias"] == (16,)
+    assert shapes["cls.predictions.bias"] == (40,)
+
+
+# Reading.
+
+
+def test_a_whole_checkpoint_is_read_from_its_folder_or_its_file(tensors: Tensors, tmp_path: Path):
+    model, report = read(tensors, tmp_path)
+    assert report == bridge.CheckpointReport(missing=(), unused=())
+    assert_holds(model, tensors)
+    again = fresh()
+    bridge.read_checkpoint(again, str(tmp_path / "model.safetensors"))
+    assert_holds(again, tensors)
+
+
+@pytest.mark.parametrize("given", ["", "model.safetensors.index.json"])
+def test_a_checkpoint_in_shards_is_read_by_its_index(tensors: Tensors, tmp_path: Path, given: str):
+    names = sorted(tensors)
+    files = {"model-00001-of-00002.safetensors": names[:20], "model-00002-of-00002.safetensors": names[20:]}
+    for file, held in files.items():
+        save_file({name: tensors[name] for name in held}, tmp_path / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, held in files.items() for name in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = fresh()
+    assert bridge.read_checkpoint(model, tmp_path / given) == bridge.CheckpointReport((), ())
+    assert_holds(model, tensors)
+
+
+def test_old_names_are_read_and_what_is_of_no_use_is_passed_over(tensors: Tensors, tmp_path: Path):
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()
+    }
+    old["bert.embeddings.position_ids"] = np.arange(12)[None]
+    old["bert.pooler.dense.weight"] = np.ones((16, 16), np.float32)
+    old["cls.seq_relationship.bias"] = np.ones(2, np.float32)
+    old["cls.predictions.decoder.weight"] = tensors[WORDS]
+    old["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+    model, report = read(old, tmp_path)
+    assert report == bridge.CheckpointReport((), ())
+    assert_holds(model, tensors)
+
+
+def test_a_tied_tensor_may_have_its_second_name_alone(tensors: Tensors, tmp_path: Path):
+    renamed = dict(tensors)
+    renamed["cls.predictions.decoder.bias"] = renamed.pop("cls.predictions.bias")
+    model, report = read(renamed, tmp_path)
+    assert report == bridge.CheckpointReport((), ())
+    assert_holds(model, tensors)
+
+
+def test_an_encoder_alone_leaves_the_head_as_it_was(tensors: Tensors, tmp_path: Path):
+    encoder = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
+    encoder["pooler.dense.bias"] = np.ones(16, np.float32)
+    encoder["embeddings.position_ids"] = np.arange(12)[None]
+    model, report = read(encoder, tmp_path)
+    head = (
+        "cls.predictions.bias",
+        "cls.predictions.transform.LayerNorm.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.dense.weight",
+    )
+    assert report == bridge.CheckpointReport(missing=head, unused=())
+    before = bridge.table(fresh())
+    kept = {name: tensor for weight in before for name, tensor in weight.tensors().items() if name in head}
+    assert_holds(model, {**tensors, **kept})
+
+
+def test_what_is_left_over_is_listed_by_its_own_name(tensors: Tensors, tmp_path: Path):
+    more = {
+        "classifier.weight": np.ones((2, 16), np.float32),
+        "encoder.layer.7.output.dense.bias": np.ones(16, np.float32),
+        WORDS.removeprefix("bert."): tensors[WORDS] + 1,
+    }
+    _, report = read({**tensors, **more}, tmp_path)
+    assert len(report.unused) == 3
+    assert set(report.unused) <= {WORDS, *more}
+    assert {"classifier.weight", "encoder.layer.7.output.dense.bias"} < set(report.unused)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_floats_become_float32(tensors: Tensors, tmp_path: Path, dtype: str):
+    import ml_dtypes
+
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    others = {name: tensor.astype(kind) for name, tensor in tensors.items()}
+    if dtype == "bfloat16":
+        write_bfloat16(others, tmp_path / "model.safetensors")
+        model = fresh()
+        bridge.read_checkpoint(model, tmp_path)
+    else:
+        model, _ = read(others, tmp_path)
+    assert_holds(model, {name: tensor.astype(np.float32) for name, tensor in others.items()})
+
+
+def write_bfloat16(tensors: Tensors, path: Path) -> None:
+    """Write what older versions of safetensors cannot write from numpy: a header, then the bytes."""
+    header, start = {}, 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "BF16", "shape": tensor.shape, "data_offsets": [start, start := start + tensor.nbytes]}
+    text = json.dumps(header).encode()
+    content = b"".join(tensor.tobytes() for tensor in tensors.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+# Refusals.
+
+
+def test_a_missing_tensor_of_the_encoder_is_refused(tensors: Tensors, tmp_path: Path):
+    names = ["bert.embeddings.LayerNorm.bias", KEY]
+    left = {name: tensor for name, tensor in tensors.items() if name not in names}
+    assert refusal({**left, "roberta.x": np.ones(1, np.float32)}, tmp_path) == (
+        f"{tmp_path}: 2 tensors of the encoder are missing:\n"
+        "  bert.embeddings.LayerNorm.bias [16]\n"
+        "  bert.encoder.layer.2.attention.self.key.weight [16, 16]\n"
+        "Found and not expected:\n"
+        "  roberta.x\n"
+        "Is its config.json that of another model?"
+    )
+
+
+def test_a_checkpoint_of_something_else_is_refused_in_few_lines(tmp_path: Path):
+    assert refusal({}, tmp_path) == (
+        f"{tmp_path}: 53 tensors of the encoder are missing:\n"
+        "  bert.embeddings.word_embeddings.weight [40, 16]\n"
+        "  bert.embeddings.position_embeddings.weight [12, 16]\n"
+        "  bert.embeddings.token_type_embeddings.weight [2, 16]\n"
+        "  bert.embeddings.LayerNorm.weight [16]\n"
+        "  bert.embeddings.LayerNorm.bias [16]\n"
+        "  bert.encoder.layer.0.attention.self.query.weight [16, 16]\n"
+        "  .. and 47 more\n"
+        "Found and not expected: nothing\n"
+        "Is its config.json that of another model?"
+    )
+
+
+def test_tensors_of_another_shape_or_type_are_refused(tensors: Tensors, tmp_path: Path):
+    unfit = {KEY: tensors[KEY][:, :8], "cls.predictions.bias": tensors["cls.predictions.bias"].astype(np.int8)}
+    assert refusal({**tensors, **unfit}, tmp_path) == (
+        f"{tmp_path}: 2 tensors do not fit the model:\n"
+        "  bert.encoder.layer.2.attention.self.key.weight: expected [16, 16] of floats, found [16, 8] of F32\n"
+        "  cls.predictions.bias: expected [40] of floats, found [40] of I8\n"
+        "Is its config.json that of another model?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "first"),
+    [("cls.predictions.decoder.weight", WORDS), ("cls.predictions.decoder.bias", "cls.predictions.bias")],
+)
+def test_a_decoder_of_its_own_is_refused(tensors: Tensors, tmp_path: Path, second: str, first: str):
+    assert refusal({**tensors, second: tensors[first] + 1}, tmp_path) == (
+        f"{tmp_path}: {second} differs from {first}, expected equal: in this model the decoder is tied to the word "
+        f"embeddings"
+    )
+
+
+def refused_path(path: Path | str) -> str:
+    with pytest.raises(RemaskError) as refused:
+        bridge.read_checkpoint(fresh(), path)
+    return str(refused.value)
+
+
+def test_no_checkpoint_is_refused(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "none"):
+        text = f"{path}: no checkpoint here, expected a folder with model.safetensors or such a file"
+        assert refused_path(path) == text
+
+
+def test_a_url_is_refused():
+    assert refused_path("gs://bucket/model").startswith("gs://bucket/model: found a gs:// URL")
+
+
+def test_a_pickle_is_refused_and_says_how_to_convert_it(tmp_path: Path):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    command = (
+        "import torch; from safetensors.torch import save_file; old = torch.load('pytorch_model.bin', 'cpu'); "
+        "save_file({name: old[name].clone().contiguous() for name in old}, 'model.safetensors')"
+    )
+    for path in (folder, folder / "pytorch_model.bin"):
+        assert refused_path(path) == (
+            f"{path}: found pytorch_model.bin, a pickle of PyTorch's, expected model.safetensors. Convert it where "
+            f"PyTorch is installed:\n  cd '{folder}' && python -c \"{command}\""
+        )
+
+
+def test_damage_is_refused(tensors: Tensors, tmp_path: Path):
+    file = tmp_path / "model.safetensors"
+    save_file(tensors, file)
+    file.write_bytes(file.read_bytes()[:-1])
+    text = refused_path(tmp_path)
+    assert text.startswith(f"{file}: missing or damaged (")
+    assert text.endswith("; copy the checkpoint again")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_is_refused(tmp_path: Path, text: str):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    assert refused_path(tmp_path) == f"{index}: damaged, it has no weight_map; copy the checkpoint again"
+
+
+def test_a_missing_shard_is_refused(tmp_path: Path):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
+    assert refused_path(tmp_path).startswith(f"{tmp_path / 'one.safetensors'}: missing or damaged (")
+
+
+# Writing.
+
+
+def test_what_is_written_is_what_was_read_to_the_bit(tensors: Tensors, tmp_path: Path):
+    model, _ = read(tensors, tmp_path)
+    bridge.write_checkpoint(model, tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert written[name].dtype == np.float32
+        assert written[name].tobytes() == tensor.tobytes(), name
+    with safetensors.safe_open(tmp_path / "out" / "model.safetensors", framework="np") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_the_same_weights_give_the_same_bytes_and_nothing_else(tensors: Tensors, tmp_path: Path):
+    model, _ = read(tensors, tmp_path)
+    for folder in ("one", "two"):
+        bridge.write_checkpoint(model, tmp_path / folder)
+        bridge.write_checkpoint(model, tmp_path / folder)  # over what is there
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["config.json", "model.safetensors"]
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RemaskError, match="file"):
+        bridge.write_checkpoint(fresh(), tmp_path / "file")
+
+
+def test_config_json_describes_the_model(tmp_path: Path):
+    bridge.write_checkpoint(fresh(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == bridge.huggingface_config(CONFIG)
+    assert config["architectures"] == ["BertForMaskedLM"]
+    assert config["model_type"] == "bert"
+    assert "cls_token_id" not in config
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 9), st.floats(0, 0.9), st.integers(0, 99))
+def test_config_json_gives_the_shape_back(size: int, heads: int, layers: int, rate: float, cls_token_id: int):
+    config = ModelConfig(
+        vocab_size=size + 1,
+        hidden_size=size * heads,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=size + 2,
+        max_position_embeddings=size + 3,
+        type_vocab_size=size,
+        hidden_dropout_prob=rate,
+        attention_probs_dropout_prob=rate / 2,
+        initializer_range=rate + 0.01,
+        layer_norm_eps=rate / 3,
+        cls_token_id=cls_token_id,
+    )
+    text = json.dumps(bridge.huggingface_config(config))
+    assert ModelConfig.from_huggingface(json.loads(text), cls_token_id=cls_token_id) == config

@@ -1,0 +1,104 @@
+"""The tensors of a HuggingFace checkpoint on disk, one file or several, under the names that they have today."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes  # noqa: F401  teaches numpy what bfloat16 is; without it safetensors cannot read one
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from records import storage
+from records.errors import RemaskError
+
+WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Types of tensors that are read, as safetensors calls them. All become float32."""
+
+IGNORED = re.compile(r"bert\.embeddings\.position_ids|bert\.pooler\..*|cls\.seq_relationship\..*")
+"""What a masked language model has no use for: a constant, and the head for pairs of sentences."""
+
+
+class Stored(NamedTuple):
+    """A tensor in an open file, not read yet."""
+
+    file: Any
+    name: str
+
+    @property
+    def dtype(self) -> str:
+        """Return the type, as safetensors calls it."""
+        return str(self.file.get_slice(self.name).get_dtype())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape."""
+        return tuple(self.file.get_slice(self.name).get_shape())
+
+    def read(self) -> NDArray[np.float32]:
+        """Read the values."""
+        return np.asarray(self.file.get_tensor(self.name), np.float32)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
+    """Open a checkpoint; give its tensors by today's names, and the names of those that are there a second time.
+
+    Args:
+        path: a folder with `model.safetensors`, whole or in shards, or such a file.
+
+    Raises:
+        RemaskError: there is no checkpoint, or it is damaged, or it is PyTorch's pickle.
+    """
+    stored: dict[str, Stored] = {}
+    twice = []
+    with ExitStack() as files:
+        for each in _files(path):
+            try:
+                file = files.enter_context(safe_open(each, framework="np"))
+            except (SafetensorError, OSError) as error:
+                raise RemaskError(f"{each}: missing or damaged ({error}); copy the checkpoint again") from error
+            for name in file.keys():  # noqa: SIM118  it is no dict
+                today, tensor = _today(name), Stored(file, name)
+                if not IGNORED.fullmatch(today) and stored.setdefault(today, tensor) is not tensor:
+                    twice.append(name)
+        yield stored, twice
+
+
+def _files(path: str | Path) -> list[Path]:
+    """Return the files of a checkpoint: one, or its shards."""
+    given = storage.local(path)
+    file = next((given / name for name in (WEIGHTS, INDEX, PICKLE) if (given / name).is_file()), given)
+    if not file.is_file():
+        raise RemaskError(f"{path}: no checkpoint here, expected a folder with {WEIGHTS} or such a file")
+    if file.suffix == ".bin":
+        convert = (
+            f"import torch; from safetensors.torch import save_file; old = torch.load('{file.name}', 'cpu'); "
+            f"save_file({{name: old[name].clone().contiguous() for name in old}}, '{WEIGHTS}')"
+        )
+        raise RemaskError(
+            f"{path}: found {file.name}, a pickle of PyTorch's, expected {WEIGHTS}. Convert it where PyTorch is "
+            f'installed:\n  cd {shlex.quote(str(file.parent))} && python -c "{convert}"'
+        )
+    if file.suffix != ".json":
+        return [file]
+    try:
+        return [file.parent / name for name in sorted(set(json.loads(file.read_bytes())["weight_map"].values()))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RemaskError(f"{file}: damaged, it has no weight_map; copy the checkpoint again") from error
+
+
+def _today(name: str) -> str:
+    """Return what a tensor of an older checkpoint is called today.
+
+    >>> _today("encoder.layer.0.output.LayerNorm.gamma")
+    'bert.encoder.layer.0.output.LayerNorm.weight'
+    """
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
