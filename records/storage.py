@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import os
+import posixpath
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ _CHUNK = 1 << 20
 def local(path: str | os.PathLike[str]) -> Path:
     """Return the path on the local disk.
 
+    >>> local("out/sample").name
+    'sample'
+
     Raises:
         RemaskError: a URL, which this version does not read or write.
     """
@@ -41,38 +45,57 @@ def join(folder: str, *names: str) -> str:
     >>> join("out/records/", "manifest.json")
     'out/records/manifest.json'
     """
-    return "/".join((folder.rstrip("/") or "/", *names))
+    return posixpath.join(folder, *names)
 
 
 def exists(path: str) -> bool:
     """Say whether there is a file or folder."""
-    return local(path).exists()
+    with _explaining(path):
+        return local(path).exists()
 
 
 def size(path: str) -> int:
     """Return the bytes of a file."""
-    return local(path).stat().st_size
+    with _explaining(path):
+        return local(path).stat().st_size
 
 
 def matching(pattern: str) -> list[str]:
     """Return the files a glob matches, sorted; the path itself where there is such a file."""
-    if local(pattern).is_file():
-        return [pattern]
-    return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    with _explaining(pattern):
+        if local(pattern).is_file():
+            return [pattern]
+        return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
 
 
 def read_bytes(path: str) -> bytes:
-    """Return the content of a file."""
-    return local(path).read_bytes()
+    """Return the content of a file.
+
+    Raises:
+        RemaskError: there is no such file, or it cannot be read.
+    """
+    with open_read(path) as file:
+        return file.read()
 
 
 def crc32c(path: str) -> str:
     """Return the CRC-32C of a file: 8 hexadecimal digits."""
     checksum = 0
-    with local(path).open("rb") as file:
+    with open_read(path) as file:
         while content := file.read(_CHUNK):
             checksum = google_crc32c.extend(checksum, content)
     return f"{checksum:08x}"
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[IO[bytes]]:
+    """Open a file to read.
+
+    Raises:
+        RemaskError: there is no such file, or it cannot be read.
+    """
+    with _explaining(path), local(path).open("rb") as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -85,17 +108,16 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
     target = local(path)
     partial = target.with_name(target.name + TEMPORARY)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise explained(path, error) from error
+        with _explaining(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
+            partial.unlink()
         raise
 
 
@@ -134,20 +156,33 @@ class Checksummed:
 def remove(path: str) -> None:
     """Remove a file, or a folder with all it holds; nothing where there is nothing."""
     target = local(path)
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
+    with _explaining(path):
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def explained(path: str, error: OSError) -> RemaskError:
-    """Return what an error of the operating system means to the user."""
+    """Return what an error of the operating system means to the user.
+
+    >>> print(explained("out/sample", PermissionError(errno.EACCES, "Permission denied")))
+    out/sample: permission denied; give this user the right to it, or choose another path
+    """
     hint = {
         "ENOSPC": "free some space, or write to another disk",
         "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
-        "EACCES": "give this user the right to write there, or choose another folder",
-        "EROFS": "choose a folder that can be written",
+        "EACCES": "give this user the right to it, or choose another path",
+        "EROFS": "choose a folder that can be written to",
     }
     name = errno.errorcode.get(error.errno or 0, "")
     reason = f"{error.strerror or error}"
-    return RemaskError(f"{path}: {reason[0].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
+    return RemaskError(f"{path}: {reason[:1].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
+
+
+@contextlib.contextmanager
+def _explaining(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise explained(path, error) from error
