@@ -6,6 +6,8 @@ the place of each, then one store for every byte of a varint that is in use. The
 same message with its map entries in order, byte for byte; a test holds it to TensorFlow's own.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +26,9 @@ def encode(input_ids: NDArray[np.integer], example_id: NDArray[np.integer]) -> l
     Returns:
         `N` serialized `tf.train.Example`s with the features of `records.schema`.
 
-    >>> [len(example) for example in encode(np.array([[101, 7, 102, 0]]), np.array([5]))]
-    [49]
+    >>> [example] = encode(np.array([[101, 7, 102, 0]]), np.array([5]))
+    >>> len(example), list(example[-4:])
+    (46, [101, 7, 102, 0])
     """
     values = {INPUT_IDS: input_ids, EXAMPLE_ID: example_id[:, None]}
     entries = [_feature(name, values[name]) for name, _ in features(input_ids.shape[1])]
@@ -38,7 +41,7 @@ def _feature(name: str, values: NDArray[np.integer]) -> list[bytes]:
     content, bounds = _varints(values)
     return [
         _message(1, key + _message(2, _message(3, _message(1, content[start:stop]))))
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        for start, stop in pairwise(bounds)
     ]
 
 

@@ -6,8 +6,9 @@ stored among data that is itself checked by CRC. Nothing here needs TensorFlow, 
 
 import gzip
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import google_crc32c
 
@@ -20,11 +21,14 @@ _FOOTER = struct.Struct("<I")
 class Writable(Protocol):
     """As much of a binary file as writing needs."""
 
-    def write(self, content: bytes, /) -> Any:
+    def write(self, content: bytes, /) -> object:
         """Write bytes."""
 
     def writelines(self, contents: Iterable[bytes], /) -> None:
         """Write each."""
+
+    def flush(self) -> object:
+        """Pass on what is held back."""
 
 
 def masked_crc(content: bytes) -> int:
@@ -44,7 +48,14 @@ def framed(payload: bytes) -> bytes:
 
 
 def write(file: Writable, payloads: Iterable[bytes], *, compress: bool = False) -> None:
-    """Write records to an open file. The same payloads give the same bytes, compressed or not."""
+    """Write records to an open file. The same payloads give the same bytes; compressed, if it is the same zlib.
+
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> write(file, [b"one", b"two"])
+    >>> len(file.getvalue()), list(read(io.BytesIO(file.getvalue()), name="file"))
+    (38, [b'one', b'two'])
+    """
     if compress:
         with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as zipped:
             zipped.writelines(map(framed, payloads))
@@ -74,5 +85,5 @@ def read(file: IO[bytes], *, name: str, compress: bool = False) -> Iterator[byte
                 raise RemaskError(f"{name}, record {index}: the CRC of its content is wrong")
             yield payload
             index += 1
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise RemaskError(f"{name}, record {index}: {error}") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise RemaskError(f"{name}, record {index}: the compressed file is damaged ({error})") from error
