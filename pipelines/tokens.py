@@ -1,16 +1,15 @@
 """Clean text becomes token ids; or a vocabulary, where the text is to have one of its own."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from records.errors import RemaskError
-from records.tokenizer import ROLES, TokenizerArtifact
+from records.tokenizer import ROLES, TokenizerArtifact, word_piece
 
 _ALPHABET_SHARE = 4  # at most a quarter of a vocabulary is spent on single characters, each of which takes two places
 
@@ -19,6 +18,10 @@ def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[NDArra
     """Return the ids of each text, without special tokens; none for a text that holds nothing the tokenizer keeps.
 
     The tokenizer uses threads of its own and holds no lock of Python's meanwhile.
+
+    >>> toy = train(["a film, a film"], vocab_size=100, name="toy").tokenizer()
+    >>> [[toy.id_to_token(id_) for id_ in ids] for ids in encode(toy, ["A film!", ""])]
+    [['a', 'film', '[UNK]'], []]
     """
     encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     return [np.array(one.ids, np.int32) for one in encoded]
@@ -56,15 +59,7 @@ def train(texts: Iterable[str], *, vocab_size: int, name: str) -> TokenizerArtif
     learner = tokenizers.Tokenizer(models.WordPiece(unk_token=ROLES["unk_token"]))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(_repeated(words), trainer)
-    made = tokenizers.Tokenizer(models.WordPiece(learner.get_vocab(), unk_token=ROLES["unk_token"]))
-    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
-    made.add_special_tokens(specials)
-    ends = [(token, made.token_to_id(token)) for token in (ROLES["cls_token"], ROLES["sep_token"])]
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ends
-    )
-    config = {**ROLES, "do_lower_case": True, "tokenizer_class": "BertTokenizer"}
-    return TokenizerArtifact(name, made.to_str(pretty=False).encode(), (json.dumps(config, indent=1) + "\n").encode())
+    return word_piece(learner.get_vocab(), name=name, config={"do_lower_case": True})
 
 
 def _words(

@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from records import storage
+from records import hub, storage
 from records.errors import RemaskError
 from records.schema import PAD_ID
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG_JSON = "tokenizer_config.json"
+VOCAB_TXT = "vocab.txt"
 ROLES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 """What a special token is for, and how BERT writes it where a tokenizer's config does not say."""
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -58,7 +60,7 @@ class TokenizerArtifact:
     @functools.cached_property
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id, added tokens included."""
-        ids = dict(self._description["model"]["vocab"])
+        ids = dict(self._description["model"]["vocab"].items())
         ids.update((token["content"], token["id"]) for token in self._description["added_tokens"])
         return ids
 
@@ -144,9 +146,7 @@ class TokenizerArtifact:
 
     @functools.cached_property
     def _roles(self) -> dict[str, str]:
-        config = json.loads(self.tokenizer_config_json)
-        named = {role: config.get(role) or usual for role, usual in ROLES.items()}
-        return {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
+        return _written(json.loads(self.tokenizer_config_json))
 
     def _role_id(self, role: str) -> int | None:
         return self.vocabulary.get(self._roles[role])
@@ -160,47 +160,101 @@ class TokenizerArtifact:
 def load(name_or_folder: str) -> TokenizerArtifact:
     """Load a tokenizer from a folder, or by its name on the HuggingFace hub.
 
+    It is a `tokenizer.json`, or a `vocab.txt` of BERT's, as older models have it.
+
     Raises:
         RemaskError: there is no such tokenizer, or it cannot serve a masked language model.
     """
-    folder = name_or_folder
-    if os.path.isfile(storage.join(folder, TOKENIZER_JSON)):
-        config = storage.join(folder, TOKENIZER_CONFIG_JSON)
-        content = storage.read_bytes(config) if storage.exists(config) else b"{}\n"
-        return _checked(name_or_folder, storage.read_bytes(storage.join(folder, TOKENIZER_JSON)), content)
-    return _converted(name_or_folder)
+    name, folder = name_or_folder, name_or_folder
+    if not os.path.isdir(folder):
+        try:
+            folder = hub.fetch(name, (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT))
+        except RemaskError as error:
+            raise RemaskError(
+                f"tokenizer {name}: {error}. Give a folder with a {TOKENIZER_JSON}, a hub name such as "
+                f"bert-base-uncased, or train:8000 to make one from the text"
+            ) from None
+    config = _read(folder, TOKENIZER_CONFIG_JSON) or b"{}\n"
+    if description := _read(folder, TOKENIZER_JSON):
+        return _checked(name, description, config)
+    if vocabulary := _read(folder, VOCAB_TXT):
+        return word_piece(_numbered(vocabulary), name=name, config=_config(name, config))
+    raise RemaskError(f"tokenizer {name}: neither {TOKENIZER_JSON} nor {VOCAB_TXT} is there")
+
+
+def word_piece(vocabulary: Mapping[str, int], *, name: str, config: Mapping[str, Any]) -> TokenizerArtifact:
+    """Make BERT's tokenizer from its vocabulary, as the `BertTokenizer` of transformers is made.
+
+    Args:
+        vocabulary: ids of tokens, the special ones included.
+        name: what the manifest will call it.
+        config: what `tokenizer_config.json` is to say; keys of `BertTokenizer` that are not there have its defaults.
+
+    Raises:
+        RemaskError: special tokens are missing.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    roles = _written(config)
+    made = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=roles["unk_token"]))
+    made.normalizer = normalizers.BertNormalizer(
+        lowercase=config.get("do_lower_case", True),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+    )
+    made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    made.add_special_tokens([token for token in roles.values() if token in vocabulary])
+    cls, sep = roles["cls_token"], roles["sep_token"]
+    if cls in vocabulary and sep in vocabulary:
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{cls}:0 $A:0 {sep}:0",
+            pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+            special_tokens=[(token, vocabulary[token]) for token in (cls, sep)],
+        )
+    said = {**config, **roles, "tokenizer_class": "BertTokenizer"}
+    return TokenizerArtifact(
+        name, made.to_str(pretty=False).encode(), (json.dumps(said, indent=1, sort_keys=True) + "\n").encode()
+    )
+
+
+def _read(folder: str, file: str) -> bytes:
+    """Return the content of a file, nothing where there is none."""
+    path = storage.join(folder, file)
+    return storage.read_bytes(path) if storage.exists(path) else b""
+
+
+def _numbered(vocab_txt: bytes) -> dict[str, int]:
+    """Return the ids of a vocabulary of one token a line, counted from 0."""
+    lines = vocab_txt.decode("utf-8", "replace").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return {token: number for number, token in enumerate(lines)}
+
+
+def _written(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return how a config says that the special tokens are written; BERT's way where it does not say."""
+    named = {role: config.get(role) or usual for role, usual in ROLES.items()}
+    return {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
+
+
+def _config(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(content)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise RemaskError(f"tokenizer {name}: its {TOKENIZER_CONFIG_JSON} is damaged, it is no JSON object")
+    return config
 
 
 def _checked(name: str, tokenizer_json: bytes, tokenizer_config_json: bytes) -> TokenizerArtifact:
+    """Return an artefact whose every part can be read."""
+    _config(name, tokenizer_config_json)
     try:
-        description, config = json.loads(tokenizer_json), json.loads(tokenizer_config_json)
-        description["model"]["vocab"].items(), description["added_tokens"], config.items()
-    except (ValueError, KeyError, TypeError, AttributeError):
+        made = TokenizerArtifact(name, tokenizer_json, tokenizer_config_json)
+        made.tokenizer()
+    except RemaskError:
+        raise
+    except Exception as error:  # `tokenizers` raises nothing more exact
         raise RemaskError(
-            f"tokenizer {name}: its {TOKENIZER_JSON} is damaged or not a word-piece tokenizer's"
+            f"tokenizer {name}: its {TOKENIZER_JSON} is damaged, or not a word-piece tokenizer's ({error})"
         ) from None
-    return TokenizerArtifact(name, tokenizer_json, tokenizer_config_json)
-
-
-def _converted(name: str) -> TokenizerArtifact:
-    """Let transformers fetch, or build from an older layout, what then becomes a `tokenizer.json`."""
-    import tempfile
-
-    import huggingface_hub
-    import transformers
-
-    huggingface_hub.utils.logging.set_verbosity_error()  # it would announce each retry
-    if os.path.isdir(name) and not any(os.path.isfile(storage.join(name, f)) for f in ("vocab.txt", "config.json")):
-        raise RemaskError(f"tokenizer {name}: the folder holds no {TOKENIZER_JSON} and no vocab.txt")
-    try:
-        made = transformers.AutoTokenizer.from_pretrained(name)
-        with tempfile.TemporaryDirectory() as folder:
-            made.save_pretrained(folder)
-            files = [storage.read_bytes(storage.join(folder, f)) for f in (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON)]
-    except Exception as error:  # the hub, the disk and three packages speak here, each with exceptions of its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RemaskError(
-            f"tokenizer {name}: neither a folder with a {TOKENIZER_JSON} nor a name that the HuggingFace hub gives us "
-            f"({reason}). Give a folder, a hub name such as bert-base-uncased, or train:8000 to make one from the text"
-        ) from error
-    return _checked(name, *files)
+    return made
