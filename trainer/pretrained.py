@@ -121,8 +121,8 @@ def _fitting_tokenizer(name: str, own: TokenizerArtifact | None, data: Tokenizer
     if own is not None and own.vocabulary != data.vocabulary:
         raise RemaskError(
             f"model {name}: its tokenizer is not the one that made the records ({data.name}): token "
-            f"{_first_difference(own.vocabulary, data.vocabulary)}. Make the records with TOKENIZER={name}, or start from "
-            f"random weights (model one of {', '.join(SCRATCH)})"
+            f"{_first_difference(own.vocabulary, data.vocabulary)}. Make the records with TOKENIZER={name}, or "
+            f"start from random weights (model one of {', '.join(SCRATCH)})"
         )
     return data
 

@@ -65,8 +65,8 @@ def test_another_tokenizer_is_refused(folder, toy_tokenizer):
         pretrained.find(str(folder), data=other_tokenizer(toy_tokenizer))
     assert str(refused.value) == (
         f"model {folder}: its tokenizer is not the one that made the records (other): token 'good' is "
-        f"id 10 in the model and has no id in the records. Make the records with TOKENIZER={folder}, or start from random "
-        f"weights (model one of tiny, small, base)"
+        f"id 10 in the model and has no id in the records. Make the records with TOKENIZER={folder}, or start from "
+        f"random weights (model one of tiny, small, base)"
     )
 
 

@@ -14,15 +14,15 @@ from trainer.optimizer import make_optimizer, make_schedule
 from trainer.step import TrainLoop, dropout_seed
 
 OPTIONS = TrainOptions(train_steps=8, learning_rate=1e-2, warmup_steps=2)
-STEPS = 6
+STEPS, CLIP_NORM = 6, 0.2
 
 
-def trained(folder, *, replicas, dropout=0.0, clip_norm=0.2, counts=(STEPS,)):
+def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,)):
     """Return what the steps report, the weights after them, and the strategy, model and loop."""
     strategy = choose_strategy(devices=replicas)
     config = ModelConfig(31, 16, 1, 2, 32, 24, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     with strategy.scope():
-        model = BertMaskedLM(config, seed=3)
+        model = BertMaskedLM(config, seed=3, dtype=dtype)
         optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
     batches = train_batches(
         open_data_set(folder),
@@ -33,7 +33,7 @@ def trained(folder, *, replicas, dropout=0.0, clip_norm=0.2, counts=(STEPS,)):
         masking=Masking(),
         shuffle_examples=100,
     )
-    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=clip_norm)
+    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM)
     iterator, reports, done = iter(strategy.experimental_distribute_dataset(batches)), [], 0
     for count in counts:
         reports.append(loop(iterator, done, count))
@@ -54,7 +54,7 @@ def test_replicas_compute_what_one_does(tiny_data_set, one, replicas):
         tiny_data_set, replicas=replicas
     )
     assert strategy.num_replicas_in_sync == replicas
-    assert (norms > 0.2).all()  # each step was clipped: before the sum over replicas it would come out otherwise
+    assert (norms > CLIP_NORM).all()  # each step was clipped: before the sum over replicas it would come out otherwise
     np.testing.assert_allclose(losses_here, losses, rtol=0, atol=1e-6)
     np.testing.assert_allclose(norms_here, norms, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(tokens_here, tokens)
@@ -128,6 +128,14 @@ def test_waiting_for_data_is_measured_and_computing_is_not(tiny_data_set):
     quick = iter(tf.data.Dataset.from_tensors(batch).repeat())
     assert (loop(quick, 0, 4).waited[1:] < 0.1).all()
     assert (loop(slow, 4, 4).waited >= 0.19).all()
+
+
+def test_bfloat16_computes_about_the_same_and_keeps_float32_weights(tiny_data_set, one):
+    (losses, *_), weights, _ = one
+    (losses_here, *_), weights_here, _ = trained(tiny_data_set, replicas=1, dtype="mixed_bfloat16")
+    np.testing.assert_allclose(losses_here, losses, atol=0.02)
+    assert not np.array_equal(losses_here, losses)
+    assert all(weights_here[name].dtype == value.dtype for name, value in weights.items())
 
 
 def test_dropout_differs_on_each_replica_and_step():

@@ -203,6 +203,7 @@ def test_loss_that_is_no_number_stops_the_run(options, tmp_path):
     assert not Path(tmp_path, "export").exists()
 
 
+@pytest.mark.slow
 def test_replicas_train_alike_from_end_to_end(whole, options, tmp_path):
     run = replace(options, run_dir=str(tmp_path / "two"), dropout=0.0, train_steps=6, eval_every=3)
     train(run, strategy=choose_strategy(devices=2))

@@ -1,0 +1,73 @@
+import dataclasses
+
+import pytest
+
+from records.command_line import parse_options
+from records.errors import RemaskError
+from trainer.config import (
+    CONTINUABLE,
+    PRESETS,
+    SCRATCH,
+    EvaluateOptions,
+    ExportOptions,
+    FillMaskOptions,
+    ModelConfig,
+    TrainOptions,
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_options(preset):
+    options = parse_options(TrainOptions, ["--preset", preset], prog="train", presets=PRESETS)
+    assert options == TrainOptions(**PRESETS[preset])
+
+
+def test_article_is_one_preset_away():
+    options = TrainOptions(**PRESETS["article"])
+    assert (options.per_replica_batch_size, options.train_steps, options.eval_every) == (16, 2000, 200)
+    assert options.learning_rate == 1e-5
+    assert options.model == "bert-base-uncased"
+
+
+def test_what_may_change_is_an_option():
+    assert {*CONTINUABLE} <= {field.name for field in dataclasses.fields(TrainOptions)}
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_shapes_can_be_built(name):
+    assert ModelConfig(vocab_size=99, **SCRATCH[name]).max_position_embeddings == 512
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),
+        ({"global_batch_size": 0}, "global_batch_size: found 0, expected at least 1"),
+        ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected at least 1"),
+        ({"warmup_steps": 11, "train_steps": 10}, "warmup_steps: found 11, expected 0 to train_steps, which is 10"),
+        ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected more than 0"),
+        ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected 0 or more"),
+        ({"clip_norm": 0.0}, "clip_norm: found 0.0, expected more than 0"),
+        ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
+        ({"dropout": 1.0}, "dropout: found 1.0, expected -1, or 0 <= dropout < 1"),
+        ({"tpu": "pod", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
+        ({"seed": -1}, "seed: found -1, expected 0 or more"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(RemaskError) as refused:
+        TrainOptions(**options)
+    assert str(refused.value) == message
+
+
+def test_other_commands_check_theirs():
+    with pytest.raises(RemaskError, match=r"^top_k: found 0, expected at least 1$"):
+        FillMaskOptions(text="[MASK]", top_k=0)
+    with pytest.raises(RemaskError) as refused:
+        FillMaskOptions()
+    assert str(refused.value) == (
+        "text: nothing to fill; give a text, such as TEXT='The film was [MASK].', or - for standard input"
+    )
+    with pytest.raises(RemaskError, match=r"^global_batch_size: found 0, expected at least 1$"):
+        EvaluateOptions(global_batch_size=0)
+    assert ExportOptions().checkpoint == "best"
