@@ -105,13 +105,13 @@ class Manifest:
         """
         try:
             read = json.loads(text)
-            version = read["format_version"]
-        except (ValueError, KeyError, TypeError):
+            version, wrote = read["format_version"], read.get("job", {}).get("package_version", "unknown")
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise RemaskError(f"{name}: not a manifest of remask; make the records again with 'make records'") from None
         if version != FORMAT_VERSION:
             raise RemaskError(
                 f"{name}: format version {version}, this remask reads version {FORMAT_VERSION}; make the records again "
-                f"with 'make records', or use the remask that wrote them ({read.get('job', {}).get('package_version')})"
+                f"with 'make records', or use the remask that wrote them ({wrote})"
             )
         try:
             data = read["data"]
@@ -125,7 +125,7 @@ class Manifest:
                 }
             )
             return cls(data=made, job=read["job"])
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise RemaskError(f"{name}: damaged ({error}); make the records again with 'make records'") from None
 
     def digest(self) -> str:
@@ -145,7 +145,7 @@ def load(folder: str) -> Manifest:
         raise RemaskError(f"{folder}: no such folder; make the records first, with 'make records OUT={folder}'")
     if not storage.exists(path):
         raise RemaskError(
-            f"{folder}: no {MANIFEST_JSON}, so this is not a finished data set. A job that was interrupted leaves none: "
-            f"run 'make records OUT={folder}' again"
+            f"{folder}: no {MANIFEST_JSON}, so this is not a finished data set. A job that was interrupted leaves "
+            f"none: run 'make records OUT={folder}' again"
         )
     return Manifest.from_json(storage.read_bytes(path), name=path)

@@ -16,7 +16,8 @@ from records import storage, tfrecord
 from records.config import VerifyOptions
 from records.errors import RemaskError
 from records.manifest import SPLITS, Shard
-from records.reader import DataSet, open_data_set, parse
+from records.reader import DataSet, open_without_shards, parse
+from records.schema import PAD_ID
 
 _BATCH = 2048
 
@@ -31,20 +32,21 @@ class Counts(NamedTuple):
 
 def main(options: VerifyOptions) -> int:
     """Print a verdict for each shard; exit with 1 where one is damaged."""
-    data_set = open_data_set(options.data)
+    data_set = open_without_shards(options.data)
     shards = [shard for split in SPLITS for shard in data_set.manifest.data.splits[split]]
     damaged = 0
     for shard in tqdm(shards, unit="shard", disable=None, leave=False):
         try:
             check_shard(data_set, shard)
-            print(f"ok       {shard.file}  {shard.examples:,} sequences, {shard.tokens:,} tokens, crc32c {shard.crc32c}")
+            verdict = f"ok       {shard.file}: {shard.examples:,} sequences, {shard.tokens:,} tokens"
         except RemaskError as error:
             damaged += 1
-            print(f"DAMAGED  {error}")
+            verdict = f"DAMAGED  {error}"
+        tqdm.write(verdict)
     if damaged:
         raise RemaskError(
-            f"{options.data}: {damaged} of {len(shards)} shards damaged; make the records again with 'make records', or "
-            f"copy those shards again"
+            f"{options.data}: {damaged} of {len(shards)} shards damaged; copy those again, or make the records again "
+            f"with 'make records'"
         )
     print(f"{options.data}: all {len(shards)} shards are as the manifest says. Next: make train DATA={options.data}")
     return 0
@@ -54,13 +56,13 @@ def check_shard(data_set: DataSet, shard: Shard) -> Counts:
     """Read a shard whole and hold it against the manifest.
 
     Raises:
-        RemaskError: names the shard, the first record that is wrong, what was found and what was expected.
+        RemaskError: names the shard, the record where one is to blame, what was found and what was expected.
     """
     path = data_set.path(shard.file)
-    with storage.local(path).open("rb") as file:
+    with storage.open_read(path) as file:
         payloads = tfrecord.read(file, name=path, compress=bool(data_set.compression))
         found = _counted(data_set, path, payloads)
-    for name, count in found._asdict().items():
+    for name, count in {**found._asdict(), "bytes": storage.size(path)}.items():
         if count != getattr(shard, name):
             raise RemaskError(f"{path}: {count:,} {name}, the manifest says {getattr(shard, name):,}")
     if (checksum := storage.crc32c(path)) != shard.crc32c:
@@ -79,7 +81,7 @@ def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
         for reason, wrong in _faults(input_ids, example_ids, last, data_set):
             if wrong.any():
                 raise RemaskError(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
-        total += (len(batch), int((input_ids == cls_id).sum()), int((input_ids != 0).sum()))
+        total += (len(batch), int((input_ids == cls_id).sum()), int((input_ids != PAD_ID).sum()))
         last = int(example_ids[-1])
     return Counts(*map(int, total))
 
@@ -104,12 +106,21 @@ def _faults(
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield what can be wrong with a record, and for which of the batch it is."""
     tokenizer = data_set.tokenizer
-    outside = (input_ids < 0) | (input_ids >= tokenizer.vocab_size)
-    yield f"an id outside the vocabulary of {tokenizer.vocab_size:,}", outside.any(1)
+    filled = input_ids != PAD_ID
+    yield (
+        f"an id outside the vocabulary of {tokenizer.vocab_size:,}",
+        np.any((input_ids < 0) | (input_ids >= tokenizer.vocab_size), axis=1),
+    )
     yield f"it does not start with [CLS], id {tokenizer.cls_id}", input_ids[:, 0] != tokenizer.cls_id
-    yield "a token after the padding", ((input_ids[:, :-1] == 0) & (input_ids[:, 1:] != 0)).any(1)
-    yield f"it holds [MASK], id {tokenizer.mask_id}, before anything was masked", (input_ids == tokenizer.mask_id).any(1)
-    opened, closed = ((input_ids == id_).cumsum(1) for id_ in (tokenizer.cls_id, tokenizer.sep_id))
-    open_ = opened - closed
-    yield "a segment that does not run from one [CLS] to one [SEP]", ((open_ < 0) | (open_ > 1)).any(1) | (open_[:, -1] != 0)
-    yield "its example_id is not above the one before", np.diff(example_ids, prepend=last) <= 0
+    yield "a token after the padding", (~filled[:, :-1] & filled[:, 1:]).any(axis=1)
+    yield (
+        f"it holds [MASK], id {tokenizer.mask_id}, before anything was masked",
+        (input_ids == tokenizer.mask_id).any(axis=1),
+    )
+    opened, closed = ((input_ids == id_).cumsum(axis=1) for id_ in (tokenizer.cls_id, tokenizer.sep_id))
+    inside = filled & (input_ids != tokenizer.sep_id)  # in one segment, and only one
+    yield (
+        "a segment that does not run from one [CLS] to one [SEP]",
+        (opened - closed != inside).any(axis=1) | (opened[:, -1] != closed[:, -1]),
+    )
+    yield "its example_id is not above the one before", example_ids <= np.append(last, example_ids[:-1])

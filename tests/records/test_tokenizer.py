@@ -113,8 +113,8 @@ def test_sha256_is_that_of_the_file():
 
 def test_no_mask():
     assert refusal(artifact, toy([token for token in (*SPECIALS, *PLAIN) if token != "[MASK]"])) == (
-        "tokenizer toy: no mask_token (special tokens found: [CLS], [PAD], [SEP], [UNK]); a masked language model needs "
-        "one with [MASK], [CLS], [SEP] and [PAD], such as bert-base-uncased"
+        "tokenizer toy: no mask_token (special tokens found: [CLS], [PAD], [SEP], [UNK]); a masked language model "
+        "needs one with [MASK], [CLS], [SEP] and [PAD], such as bert-base-uncased"
     )
 
 

@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from records import example, reader
+from records.errors import RemaskError
+from records.manifest import Manifest
+from tests.records import made
+
+
+def refusal(folder: object) -> str:
+    with pytest.raises(RemaskError) as caught:
+        reader.open_data_set(str(folder))
+    return str(caught.value)
+
+
+def test_open(tmp_path):
+    made.data_set(tmp_path, train=(7, 13), validation=(9,), length=16)
+    opened = reader.open_data_set(str(tmp_path))
+    assert opened.folder == str(tmp_path)
+    assert opened.manifest == Manifest.from_json((tmp_path / "manifest.json").read_text())
+    assert (opened.max_seq_length, opened.compression) == (16, "")
+    assert opened.tokenizer.vocabulary == made.toy_tokenizer().vocabulary
+    assert opened.path("train-00001-of-00002.tfrecord") == f"{tmp_path}/train-00001-of-00002.tfrecord"
+
+
+def test_compression_is_spelled_as_tensorflow_spells_it(tmp_path):
+    assert reader.open_data_set(made.data_set(tmp_path, compression="gzip")).compression == "GZIP"
+
+
+def test_no_folder(tmp_path):
+    assert refusal(tmp_path / "none") == (
+        f"{tmp_path}/none: no such folder; make the records first, with 'make records OUT={tmp_path}/none'"
+    )
+
+
+def test_no_manifest(tmp_path):
+    made.data_set(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: no manifest.json, so this is not a finished data set. A job that was interrupted leaves none: "
+        f"run 'make records OUT={tmp_path}' again"
+    )
+
+
+def test_no_tokenizer(tmp_path):
+    made.data_set(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/tokenizer.json: missing; copy it again, or make the records again with 'make records'"
+    )
+
+
+def test_another_tokenizer(tmp_path):
+    made.data_set(tmp_path)
+    other = made.toy_tokenizer(words=41)
+    other.save(str(tmp_path))
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/tokenizer.json: sha256 is {other.sha256}, the manifest says {made.toy_tokenizer().sha256}. It is "
+        f"not the tokenizer that the records were made with: make them again with 'make records'"
+    )
+
+
+def test_another_config_of_the_tokenizer(tmp_path):
+    made.data_set(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": "[UNK]"}))
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/tokenizer_config.json: it names other special tokens than the manifest, so it is not the one that "
+        f"the records were made with; copy it again, or make them again with 'make records'"
+    )
+
+
+@pytest.mark.parametrize("file", ["train-00002-of-00004.tfrecord", "validation-00001-of-00002.tfrecord"])
+def test_a_missing_shard(tmp_path, file):
+    made.data_set(tmp_path)
+    (tmp_path / file).unlink()
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/{file}: missing; copy it again, or make the records again with 'make records'"
+    )
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content * 2], ids=["short", "long"])
+def test_a_short_or_a_long_shard(tmp_path, change):
+    made.data_set(tmp_path)
+    path = tmp_path / "train-00001-of-00004.tfrecord"
+    content = path.read_bytes()
+    path.write_bytes(change(content))
+    assert refusal(tmp_path) == (
+        f"{path}: {len(change(content)):,} bytes, the manifest says {len(content):,}; copy it again, or make the "
+        f"records again with 'make records'"
+    )
+
+
+def test_a_data_set_may_be_opened_whatever_its_shards_are_like(tmp_path):
+    made.data_set(tmp_path)
+    for shard in tmp_path.glob("*.tfrecord"):
+        shard.unlink()
+    assert reader.open_without_shards(str(tmp_path)).max_seq_length == 16
+
+
+def test_parse():
+    serialized = example.encode(np.array([[2, 30, 3, 0], [2, 31, 32, 3]]), np.array([9, 2**63 - 1]))
+    input_ids, example_id = reader.parse(tf.constant(serialized), max_seq_length=4)
+    assert (input_ids.dtype, example_id.dtype) == (tf.int32, tf.int64)
+    assert input_ids.numpy().tolist() == [[2, 30, 3, 0], [2, 31, 32, 3]]
+    assert example_id.numpy().tolist() == [9, 2**63 - 1]
+
+
+def test_parse_knows_its_shapes_in_a_graph():
+    traced = tf.function(lambda serialized: reader.parse(serialized, max_seq_length=4))
+    input_ids, example_id = traced.get_concrete_function(tf.TensorSpec([None], tf.string)).structured_outputs
+    assert (input_ids.shape.as_list(), example_id.shape.as_list()) == ([None, 4], [None])
+
+
+def test_parse_refuses_another_length():
+    serialized = example.encode(np.array([[2, 30, 3, 0]]), np.array([9]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        reader.parse(tf.constant(serialized), max_seq_length=5)
+
+
+@pytest.mark.parametrize("compression", ["", "gzip"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content[:-20],
+        lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+        lambda content: content[:-30] + bytes([content[-30] ^ 1]) + content[-29:],
+    ],
+    ids=["cut", "flipped near the start", "flipped near the end"],
+)
+def test_damage_shows_while_reading(tmp_path, compression, change):
+    opened = reader.open_data_set(made.data_set(tmp_path, compression=compression))
+    path = tmp_path / opened.manifest.data.splits["train"][0].file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(tf.errors.DataLossError) as caught:
+        list(tf.data.TFRecordDataset(str(path), opened.compression))
+    assert str(path) not in caught.value.message  # which is why the text of `reader.damaged` says what to do
+    assert str(reader.damaged("out/records", caught.value)) == (
+        "out/records: a shard is damaged, cut short or gone; 'make verify DATA=out/records' finds which, and where"
+    )
+
+
+def test_errors_about_something_else_are_not_explained_as_damage():
+    for error in (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError):
+        assert reader.damaged("out/records", error(None, None, "shapes do not match")) is None
