@@ -8,6 +8,9 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import os
+import select
+import shlex
 import sys
 import types
 import typing
@@ -55,9 +58,12 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough: `make show | head`
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:
+        if not _reader_has_gone():  # some other pipe broke, and that is a fault
+            raise
+        return 0  # the reader of our output has seen enough: `make show | head`
+    finally:
+        _flush()
 
 
 def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: str = "", presets: Any = None) -> Any:
@@ -67,21 +73,20 @@ def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: s
     >>> parse_options(VerifyOptions, ["--data", "records"], prog="verify")
     VerifyOptions(data='records')
     """
-    parser = _Parser(prog=prog, description=text, allow_abbrev=False, add_help=True)
-    groups: dict[str, Any] = {}
-    kinds = typing.get_type_hints(options_type)
-    for field in dataclasses.fields(options_type):
-        name = field.metadata["group"]
-        group = groups.setdefault(name, None) or parser.add_argument_group(name)
-        groups[name] = group
-        _add(group, field, kinds[field.name])
+    parser = _Parser(prog=prog, description=text, allow_abbrev=False, add_help=False)
+    fields, kinds = dataclasses.fields(options_type), typing.get_type_hints(options_type)
+    names = dict.fromkeys([*(field.metadata["group"] for field in fields), "options"])
+    groups = {name: parser.add_argument_group(name) for name in names}
+    for field in fields:
+        _add(groups[field.metadata["group"]], field, kinds[field.name])
     if presets:
-        names = ", ".join(f"{name} ({_shown(values)})" for name, values in presets.items())
-        parser.add_argument("--preset", choices=list(presets), help=f"options to start from: {names}")
-    given = vars(parser.parse_args([_underscored(argument) for argument in argv]))
+        shown = "; ".join(f"{name}: {_shown(values)}" for name, values in presets.items())
+        groups["options"].add_argument("--preset", choices=list(presets), help=f"options to start from. {shown}")
+    groups["options"].add_argument("-h", "--help", action="help", help="show this and exit")
+    given = vars(parser.parse_args(argv))
     preset = given.pop("preset", None)
     values = {**(presets[preset] if preset else {}), **given}
-    return options_type(**values)
+    return options_type(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _parse(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> tuple[Command, Any]:
@@ -107,7 +112,8 @@ def _parse(prog: str, description: str, commands: Mapping[str, Command], argv: S
 def _add(group: Any, field: Any, kind: Any) -> None:
     """Add one field to its group. Defaults stay with the dataclass: an option not given is absent from the result."""
     flags = [f"-{field.name}" if len(field.name) == 1 else f"--{field.name}"]
-    shown = "" if field.default in (None, "", False, ()) else f" (default: {_word(field.default)})"
+    unset = field.default is False or field.default in (None, "", ())  # 0 is a value, and equal to False
+    shown = "" if unset else f" (default: {_word(field.default)})"
     keywords: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
     keywords["help"] = (field.metadata["help"] + shown).replace("%", "%%")
     if kind is bool:
@@ -120,20 +126,13 @@ def _add(group: Any, field: Any, kind: Any) -> None:
         if field.metadata["choices"]:
             keywords.update(choices=field.metadata["choices"], metavar="|".join(field.metadata["choices"]))
         if many:
-            keywords.update(nargs="+")
+            keywords.update(nargs="+", action="extend")  # given twice, neither is lost
     group.add_argument(*flags, **keywords)
 
 
-def _underscored(argument: str) -> str:
-    """Let `--max-seq-length` be `--max_seq_length`; leave values alone."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return "--" + (name if name.startswith("no-") else name.replace("-", "_")) + equals + value
-
-
 def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """Return a value as one would type it."""
+    return shlex.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _shown(values: Mapping[str, Any]) -> str:
@@ -145,20 +144,53 @@ def _meant(word: str, known: Any) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _reader_has_gone() -> bool:
+    """Say whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _flush() -> None:
+    """Flush standard output now: when Python does it at its end, nobody can catch that the reader has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a word it does not know is answered with the nearest one it does."""
+    """argparse, but dashes do for underscores, and an option it does not know is answered with the nearest it does."""
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, 32, 110), **keywords)
+        super().__init__(
+            usage="%(prog)s [options]",
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+            **keywords,
+        )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        known, unknown = self.parse_known_args(args, namespace)
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        known, unknown = self.parse_known_args([_spelled(argument, flags) for argument in args], namespace)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
             word = unknown[0].partition("=")[0]
-            self.error(f"unknown option {word}{_meant(word, flags)}")
+            kind = "option" if word.startswith("-") else "argument"
+            self.error(f"unknown {kind} {word}{_meant(word, flags)}")
         return known
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\nTry '{self.prog} --help'.", file=sys.stderr)
+        print(f"error: {message}; see '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _spelled(argument: str, flags: Sequence[str]) -> str:
+    """Let `--max-seq-length=128` be `--max_seq_length=128`; leave what is no option alone.
+
+    >>> _spelled("--max-seq-length=1-2", ["--max_seq_length"])
+    '--max_seq_length=1-2'
+    """
+    name, equals, value = argument.partition("=")
+    for flag in flags:
+        if flag.replace("_", "-") == name.replace("_", "-"):
+            return flag + equals + value
+    return argument
