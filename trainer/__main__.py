@@ -1,15 +1,16 @@
-"""`python -m trainer train | evaluate | export | fill-mask`."""
+"""`python -m trainer train | evaluate | export | fill-mask | show`."""
 
 import sys
 
 from records.command_line import Command, main
-from trainer.config import PRESETS, EvaluateOptions, ExportOptions, FillMaskOptions, TrainOptions
+from trainer.config import PRESETS, EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
 
 COMMANDS = {
     "train": Command(TrainOptions, "trainer.commands:train", "Train a masked language model on a data set.", PRESETS),
     "evaluate": Command(EvaluateOptions, "trainer.commands:evaluate", "Measure a model on the held-out split."),
     "export": Command(ExportOptions, "trainer.commands:export", "Write a run's model in HuggingFace's layout."),
     "fill-mask": Command(FillMaskOptions, "trainer.commands:fill_mask", "Fill the [MASK]s of a text."),
+    "show": Command(ShowOptions, "trainer.commands:show", "Print sequences of a data set, and how they are masked."),
 }
 
 if __name__ == "__main__":

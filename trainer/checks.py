@@ -1,8 +1,13 @@
 """What must match before a run begins. No accelerator is touched here: a mismatch costs seconds, not a machine."""
 
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
 from records.errors import RemaskError
 from records.manifest import SPLITS
-from records.reader import DataSet
+from records.reader import DataSet, damaged
 from trainer.config import ModelConfig, TrainOptions
 from trainer.fill_mask import encode
 
@@ -34,6 +39,17 @@ def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
             )
 
 
+@contextlib.contextmanager
+def damage_explained(folder: str) -> Iterator[None]:
+    """Turn what TensorFlow raises when it reads a damaged shard of a data set into words for the user."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if explained := damaged(folder, error):
+            raise explained from error
+        raise
+
+
 def check_hosts(data_set: DataSet, hosts: int) -> None:
     """Refuse fewer shards than there are hosts to read them.
 
@@ -44,7 +60,7 @@ def check_hosts(data_set: DataSet, hosts: int) -> None:
         if (found := len(data_set.manifest.data.splits[split])) < hosts:
             raise RemaskError(
                 f"{data_set.folder}: {found} {split} shards for {hosts} hosts, each of which reads its own; make the "
-                f"records again with SHARDS={hosts} or more"
+                f"records again with --num_shards {hosts} or more"
             )
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 
-from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, TrainOptions
+from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
 
 
 def train(options: TrainOptions) -> int:
@@ -37,6 +37,14 @@ def fill_mask(options: FillMaskOptions) -> None:
     from trainer import fill_mask
 
     fill_mask.main(options)
+
+
+def show(options: ShowOptions) -> int:
+    """Run `show`."""
+    start_tensorflow()
+    from trainer import show
+
+    return show.main(options)
 
 
 def start_tensorflow() -> None:

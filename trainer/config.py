@@ -108,7 +108,7 @@ class TrainOptions:
 
     data: str = option("out/sample", "folder of the data set", group="what", metavar="DIR")
     run_dir: str = option(
-        "out/run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR"
+        "out/sample-run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR"
     )
     model: str = option(
         "bert-base-uncased",
@@ -180,7 +180,7 @@ class EvaluateOptions:
     """
 
     data: str = option("out/sample", "folder of the data set", metavar="DIR")
-    run_dir: str = option("out/run", "evaluate the model that this run exported", metavar="DIR")
+    run_dir: str = option("out/sample-run", "evaluate the model that this run exported", metavar="DIR")
     model: str = option("", "evaluate this folder or hub name instead", metavar="NAME|DIR")
     global_batch_size: int = option(64, "sequences at a time, over all replicas")
     dtype: str = option("float32", "arithmetic", choices=DTYPES)
@@ -196,7 +196,7 @@ class ExportOptions:
     """Options of `python -m trainer export`."""
 
     data: str = option("", "folder of the data set; the one the run was trained on when empty", metavar="DIR")
-    run_dir: str = option("out/run", "folder of the run", metavar="DIR")
+    run_dir: str = option("out/sample-run", "folder of the run", metavar="DIR")
     out: str = option("", "folder to write; RUN_DIR/export when empty", metavar="DIR")
     checkpoint: str = option("best", "best by held-out loss, or the last one", choices=("best", "last"))
 
@@ -210,7 +210,7 @@ class FillMaskOptions:
     """
 
     text: str = option("", "a text with one or several [MASK]s; - reads one text a line from standard input")
-    run_dir: str = option("out/run", "fill with the model that this run exported", metavar="DIR")
+    run_dir: str = option("out/sample-run", "fill with the model that this run exported", metavar="DIR")
     model: str = option("", "fill with this folder or hub name instead", metavar="NAME|DIR")
     top_k: int = option(5, "how many words to show for each [MASK]")
 

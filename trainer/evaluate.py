@@ -30,7 +30,8 @@ def main(options: EvaluateOptions) -> None:
         model = BertMaskedLM(start.config, seed=0, dtype=options.dtype)
         pretrained.read_weights(model, start, say=print)
     batches = eval_batches(data_set, global_batch_size=options.global_batch_size)
-    found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
+    with checks.damage_explained(data_set.folder):
+        found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
     assert found is not None  # nothing stops it
     print(
         f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {options.data}, "

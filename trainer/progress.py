@@ -41,17 +41,31 @@ class Progress:
         train_steps: steps of the whole run.
         start_step: steps that are done already.
         evaluated: steps whose evaluation the checkpoint holds.
+        terminal: whether to draw a bar; by default where standard error is a terminal.
     """
 
-    def __init__(self, run_dir: str, *, start_step: int, train_steps: int, evaluated: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        run_dir: str,
+        *,
+        start_step: int,
+        train_steps: int,
+        evaluated: Collection[int] = (),
+        terminal: bool | None = None,
+    ) -> None:
         self._metrics = storage.join(run_dir, METRICS_JSONL)
         _forget(self._metrics, start_step, evaluated)
         self._writer = tf.summary.create_file_writer(storage.join(run_dir, "tensorboard"))
-        self._terminal = sys.stderr.isatty()
-        self._train_steps, self._start = train_steps, (start_step, time.monotonic())
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._train_steps = train_steps
+        self._first: tuple[int, float] | None = None  # the step first shown, and when: until then functions are traced
         self._last_line = 0.0
         self._bar = tqdm.tqdm(
-            initial=start_step, total=train_steps, unit="step", disable=not self._terminal, dynamic_ncols=True
+            initial=start_step,
+            total=train_steps,
+            disable=not self._terminal,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
         )
 
     def __enter__(self) -> "Progress":
@@ -64,29 +78,27 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
         if self._terminal:
-            self._bar.write(text)
+            self._bar.write(text, file=sys.stdout)
         else:
             print(text, flush=True)
 
     def show(self, training: Training) -> None:
         """Show how it goes; on a terminal at once, elsewhere a line every ten seconds and one at the end."""
+        now = time.monotonic()
+        self._first = self._first or (training.step, now)
         text = (
             f"loss {training.loss:.4f}, {training.sequences_per_second:,.1f} sequences/s, "
             f"{training.tokens_per_second:,.0f} tokens/s, input wait {training.input_wait:.1%}"
         )
-        self._bar.n = training.step
-        self._bar.set_postfix_str(text)
-        now = time.monotonic()
-        if not self._terminal and (now - self._last_line >= _LINE_SECONDS or training.step == self._train_steps):
+        if done := training.step - self._first[0]:
+            text += f", {duration((now - self._first[1]) / done * (self._train_steps - training.step))} left"
+        if self._terminal:
+            self._bar.n = training.step
+            self._bar.set_postfix_str(text)
+        elif now - self._last_line >= _LINE_SECONDS or training.step == self._train_steps:
             self._last_line = now
-            start_step, start = self._start
-            left = (now - start) / max(1, training.step - start_step) * (self._train_steps - training.step)
             width = len(str(self._train_steps))
-            print(
-                f"step {training.step:>{width}}/{self._train_steps}: {text}, {duration(left)} left",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"step {training.step:>{width}}/{self._train_steps}: {text}", file=sys.stderr, flush=True)
 
     def record(self, training: Training) -> None:
         """Write a line of metrics and the same as TensorBoard scalars."""

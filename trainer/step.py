@@ -106,8 +106,9 @@ class TrainLoop:
         *gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         loss, weight, tokens = tf.unstack(sums)
         weight = tf.maximum(weight, 1.0)
-        gradients, norm = tf.clip_by_global_norm([gradient / weight for gradient in gradients], self._clip_norm)
-        self._optimizer.apply(gradients, variables)
+        norm = tf.linalg.global_norm(gradients) / weight
+        scale = tf.minimum(1.0, self._clip_norm / norm) / weight  # to divide and to clip are one product
+        self._optimizer.apply([gradient * scale for gradient in gradients], variables)
         return tf.stack([loss / weight, norm, tokens])
 
 

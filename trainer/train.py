@@ -17,6 +17,7 @@ from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.progress import Progress, duration
 from trainer.session import OnSteps, Session
+from trainer.show import rendered
 from trainer.step import Batch, TrainLoop
 from trainer.stop import stop_signals
 
@@ -35,7 +36,7 @@ def train(
         on_steps: is called after each look at the device.
 
     Raises:
-        RemaskError: something does not match, or the loss is no number any more.
+        RemaskError: something does not match, a shard is damaged, or the loss is no number any more.
     """
     began = time.monotonic()
     # What needs no accelerator comes first: to be refused then costs seconds.
@@ -71,8 +72,8 @@ def train(
     at = found[0] if found else Checkpoint(0, run, ())
     del found  # the state just read is as large as the model and its optimizer together
 
-    print(introduction(options, data_set, model, strategy, batch_size))
     with (
+        checks.damage_explained(data_set.folder),
         Progress(
             options.run_dir,
             start_step=at.step,
@@ -81,6 +82,7 @@ def train(
         ) as progress,
         stop_signals(progress.say) as stopped,
     ):
+        print(introduction(options, data_set, model, strategy, batch_size))
         session = Session(
             options=options,
             run=run,
@@ -119,7 +121,6 @@ def introduction(
     train_examples, length = made.examples("train"), data_set.max_seq_length
     filled = made.tokens("train") / (train_examples * length)
     steps = train_examples / batch_size
-    shown, answers = _example(data_set, options)
     return "\n".join(
         (
             f"data     {data_set.folder}: {train_examples:,} sequences of {length} tokens ({filled:.1%} filled), "
@@ -128,8 +129,7 @@ def introduction(
             f"on {strategy.num_replicas_in_sync} {accelerator.kind()}",
             f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an "
             f"epoch; {options.train_steps:,} steps, {options.train_steps / steps:,.2f} epochs",
-            f"example  {shown}",
-            f"answers  {answers}",
+            f"example  {_example(data_set, options)}",
         )
     )
 
@@ -173,8 +173,8 @@ def _masking(options: TrainOptions) -> Masking:
     return Masking(rate=options.mask_rate, whole_word=options.whole_word)
 
 
-def _example(data_set: DataSet, options: TrainOptions) -> tuple[str, str]:
-    """Return a sequence of the train split as the first epoch masks it, and what is to be learnt from it."""
+def _example(data_set: DataSet, options: TrainOptions) -> str:
+    """Return a sequence of the train split as the first epoch masks it, with what is to be found."""
     shard = next(shard for shard in data_set.manifest.data.splits["train"] if shard.examples)
     record = tf.data.TFRecordDataset(data_set.path(shard.file), data_set.compression).batch(1)
     input_ids, example_id = parse(next(iter(record)), max_seq_length=data_set.max_seq_length)
@@ -186,9 +186,5 @@ def _example(data_set: DataSet, options: TrainOptions) -> tuple[str, str]:
         vocabulary=Vocabulary.of(data_set.tokenizer),
         masking=_masking(options),
     )
-    words = {id_: token for token, id_ in data_set.tokenizer.vocabulary.items()}
-    used = masked["masked_lm_weights"][0] > 0
-    order = tf.argsort(masked["masked_lm_positions"][0][used])
-    shown = [words[id_] for id_ in masked["input_ids"][0].numpy().tolist() if id_]
-    answers = [words[id_] for id_ in tf.gather(masked["masked_lm_ids"][0][used], order).numpy().tolist()]
-    return " ".join(shown), " ".join(answers)
+    row = {name: values[0].numpy() for name, values in masked.items()}
+    return rendered(data_set, row["input_ids"], row)

@@ -55,7 +55,7 @@ def test_fewer_shards_than_hosts(data_set):
         check_hosts(data_set, 3)
     assert str(refused.value) == (
         f"{data_set.folder}: 2 validation shards for 3 hosts, each of which reads its own; make the records again with "
-        f"SHARDS=3 or more"
+        f"--num_shards 3 or more"
     )
 
 

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,20 @@ def test_loss_that_is_no_number_stops_the_run(options, tmp_path):
     assert not Path(tmp_path, "export").exists()
 
 
+def test_damaged_shard_is_named_with_what_to_do(options, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(options.data, data)
+    shard = data / "train-00002-of-00004.tfrecord"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(RemaskError) as stopped:
+        train(replace(options, data=str(data), run_dir=str(tmp_path / "run")))
+    assert str(stopped.value) == (
+        f"{data}: a shard is damaged, cut short or gone; 'make verify DATA={data}' finds which, and where"
+    )
+
+
 @pytest.mark.slow
 def test_replicas_train_alike_from_end_to_end(whole, options, tmp_path):
     run = replace(options, run_dir=str(tmp_path / "two"), dropout=0.0, train_steps=6, eval_every=3)
@@ -224,9 +239,10 @@ def test_everything_is_said_before_the_first_step_and_after_the_last(whole):
         f"data     {run.data}: 203 sequences of 24 tokens (62.2% filled), 37 held out\n"
         f"model    {run.model}: 3,503 parameters, float32, on 1 CPU\n"
         f"step     16 sequences, 239 tokens; 12.7 steps an epoch; 24 steps, 1.89 epochs\n"
-        f"example  [CLS] scene a the was [MASK] a [SEP] [CLS] dull good saw fine dull good saw fine dull good [SEP]\n"
-        f"answers  scene saw\n"
+        f"example  [CLS] "
     )
+    (example,) = (line for line in said.splitlines() if line.startswith("example "))
+    assert "⟨" in example  # the word to find, behind each masked one
     assert said.count("  we saw the [MASK] again. -> ") == 5  # at each evaluation
     evaluations = last_state(run)[0].evaluations
     first, last = evaluations[0], evaluations[-1]
