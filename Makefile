@@ -37,7 +37,7 @@ imdb: $(READY) ## fetch the IMDB reviews as imdb.csv [FROM=url|folder|archive] [
 	@$(PY) -m pipelines imdb $(call flag,FROM,source) $(call flag,OUT,out) $(ARGS)
 
 records: $(READY) ## turn text into records [CSV=path-or-glob] [OUT=dir] [TOKENIZER=] [MAX_SEQ_LENGTH=128] [LONG_TEXT=pack|window|truncate] [PROCESSES=1]
-	@$(PY) -m pipelines records $(call flag,CSV,csv) --out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}" \
+	@$(PY) -m pipelines records $(or $(call flag,CSV,csv),--preset sample) --out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}" \
 		$(call flag,TOKENIZER,tokenizer) $(call flag,MAX_SEQ_LENGTH,max_seq_length) $(call flag,LONG_TEXT,long_text) \
 		$(call flag,PROCESSES,processes) $(ARGS)
 
@@ -53,7 +53,7 @@ train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, expor
 	@$(PY) -m trainer fill-mask --run_dir "$(RUN_DIR)" --text "$(PROBE)"
 
 $(SAMPLE)/manifest.json: | $(READY)
-	@$(PY) -m pipelines records --out $(SAMPLE)
+	@$(PY) -m pipelines records --preset sample --out $(SAMPLE)
 
 evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir]
 	@$(PY) -m trainer evaluate --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)

@@ -1,12 +1,17 @@
 """The options of `pipelines`. Only the standard library: help is instant."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from records.command_line import option
 from records.errors import RemaskError
 
 LONG_TEXT = ("pack", "window", "truncate")
-SAMPLE_TOKENIZER = "train:1000"
+SAMPLE_TOKENIZER = "train:2000"
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"sample": {"max_seq_length": 32}}
+"""Options to start from: `sample` suits the embedded reviews, and a model that is to learn from them in a minute."""
 
 
 @dataclass(frozen=True)
