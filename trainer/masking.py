@@ -2,11 +2,12 @@
 
 Of each sequence exactly round(rate * maskable) tokens are chosen; of these, independently, 80 % become [MASK], 10 % a
 random ordinary word, 10 % stay (Devlin et al. 2018, arXiv:1810.04805, section 3.1, and `create_pretraining_data.py` of
-google-research/bert). Special tokens and padding are never chosen; special tokens and `[unusedN]` are never drawn as the
-random word.
+google-research/bert). Special tokens and padding are never chosen; special tokens and `[unusedN]` are never drawn as
+the random word.
 
-Randomness comes from `trainer.randomness`, a hash over [batch, position]. So the masks do not depend on batch size, order,
-parallelism or the number of hosts, they are new in every epoch, and a run that resumes draws what it would have drawn.
+Randomness comes from `trainer.randomness`, a hash over [batch, position]. So the masks do not depend on batch size,
+order, parallelism or the number of hosts, they are new in every epoch, and a run that resumes draws what it would have
+drawn.
 """
 
 import math
@@ -83,7 +84,7 @@ def mask_tokens(
     seed: int,
     epoch: int | tf.Tensor,
     vocabulary: Vocabulary,
-    masking: Masking = Masking(),  # noqa: B008 - frozen
+    masking: Masking = Masking(),
 ) -> dict[str, tf.Tensor]:
     """Mask a batch.
 
@@ -139,9 +140,7 @@ def _budget(maskable: tf.Tensor, length: int, rate: float) -> tf.Tensor:
     return tf.gather(tf.constant(counts, tf.int32), tf.reduce_sum(tf.cast(maskable, tf.int32), 1))
 
 
-def _choose_tokens(
-    keys: Keys, maskable: tf.Tensor, budget: tf.Tensor, places: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _choose_tokens(keys: Keys, maskable: tf.Tensor, budget: tf.Tensor, places: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return positions and which of them are in use, both `[B, places]`: the maskable tokens of highest score.
 
     The position stands in the low bits of its score: scores are then distinct, so that every device sorts them alike.

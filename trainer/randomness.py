@@ -1,4 +1,4 @@
-"""Random numbers without a generator: a hash of (purpose, seed, epoch, example id) and a counter, in plain TensorFlow ops.
+"""Random numbers without a generator: a hash of (purpose, seed, epoch, example id) and a counter, in TensorFlow ops.
 
 Neither `tf.random.set_seed` nor stateful ops will do in an input pipeline: seeded, they repeat the same numbers in each
 epoch; unseeded or run in parallel, they cannot be repeated. A hash of what a number is for has neither fault: it is the
@@ -51,7 +51,10 @@ def uniform(bits: tf.Tensor) -> tf.Tensor:
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
-    """Return a bijective hash of uint32s: lowbias32 of Chris Wellons's hash-prospector; each bit moves half the others."""
+    """Return a bijective hash of uint32s in which each bit moves half the others.
+
+    It is lowbias32 of Chris Wellons's hash-prospector.
+    """
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         value = (value ^ tf.bitwise.right_shift(value, tf.constant(shift, tf.uint32))) * tf.constant(factor, tf.uint32)
     return value ^ tf.bitwise.right_shift(value, tf.constant(16, tf.uint32))
