@@ -114,9 +114,7 @@ class BertMaskedLM(keras.Model):
         if not training or not (self.config.hidden_dropout_prob or self.config.attention_probs_dropout_prob):
             return [None] * sites
         if seed is None:
-            raise ValueError(
-                "training with dropout needs a seed: int32 [2], different in each step and on each replica"
-            )
+            raise ValueError("training with dropout needs a seed: int32 [2], another in each step and on each replica")
         drawn = keras.random.randint((sites, 2), -(2**31), 2**31 - 1, dtype="int32", seed=_GivenSeed(seed))
         return ops.unstack(drawn, sites)
 
@@ -189,8 +187,8 @@ def segments(input_ids: Tensor, *, cls_token_id: int) -> tuple[Tensor, Tensor]:
 def _pick(rows: Tensor, indices: Tensor) -> Tensor:
     """Return the rows, of [B, L, H] or [L, H], that `indices` [B, P] name: `[B, P, H]`.
 
-    A product with 0 and 1 is exact, and its gradient is a product again. That of a gather is a scatter, which is slow on
-    accelerators; and in TensorFlow it is sparse, where Keras's Adam squares the parts of a row before it adds them.
+    A product with 0 and 1 is exact, and its gradient is a product again. That of a gather is a scatter, slow on
+    accelerators; in TensorFlow it is sparse, too, and Keras's Adam squares the parts of a row before it adds them.
     """
     return ops.matmul(ops.one_hot(indices, rows.shape[-2], dtype=rows.dtype), rows)
 

@@ -1,5 +1,4 @@
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,14 @@ from keras import ops
 from safetensors.numpy import load_file, save_file
 
 from records.errors import RemaskError
+from tests.trainer.make_goldens import GOLDENS, recipe
 from trainer import bridge
 from trainer.config import ModelConfig
 from trainer.model import BertMaskedLM
 
-GOLDENS = json.loads(Path(__file__).with_name("goldens").joinpath("bert.json").read_text())
-recipe = runpy.run_path(str(Path(__file__).with_name("make_goldens.py")))["recipe"]
+THEIRS = json.loads(GOLDENS.read_text())
 
-CONFIG = ModelConfig(**GOLDENS["config"], cls_token_id=GOLDENS["cls_token_id"])
+CONFIG = ModelConfig(**THEIRS["config"], cls_token_id=THEIRS["cls_token_id"])
 WORDS = "bert.embeddings.word_embeddings.weight"
 KEY = "bert.encoder.layer.2.attention.self.key.weight"
 
@@ -66,11 +65,11 @@ def assert_holds(model: BertMaskedLM, tensors: Tensors) -> None:
 
 def test_logits_are_those_of_pytorch(tensors: Tensors, tmp_path: Path):
     model, _ = read(tensors, tmp_path)
-    one, two, three = GOLDENS["segments"]
+    one, two, three = THEIRS["segments"]
     rows = np.array([[*one, *two, 0], [*three, 0, 0, 0]], np.int32)  # what PyTorch was given one by one
     positions = np.array([range(10)] * 2, np.int32)
     found = ops.convert_to_numpy(model({"input_ids": rows, "masked_lm_positions": positions}))[:, :, :6]
-    wanted = GOLDENS["logits"]
+    wanted = THEIRS["logits"]
     np.testing.assert_allclose(found[0, :9], [*wanted[0], *wanted[1]], atol=2e-5)
     np.testing.assert_allclose(found[1, :7], wanted[2], atol=2e-5)
 

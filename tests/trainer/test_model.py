@@ -17,7 +17,10 @@ from trainer.model import BertMaskedLM, dropout, segments
 
 CLS, SEP = 2, 3
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
-CONFIG = ModelConfig(vocab_size=23, **SHAPE, max_position_embeddings=10, initializer_range=0.5, cls_token_id=CLS)
+RATES = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}
+CONFIG = ModelConfig(
+    vocab_size=23, **SHAPE, **RATES, max_position_embeddings=10, initializer_range=0.5, cls_token_id=CLS
+)
 
 ONE, TWO = [CLS, 7, 9, 8, SEP], [CLS, 11, 7, SEP]
 PACKED = [*ONE, *TWO, 0]
@@ -193,11 +196,21 @@ def test_a_training_pass_is_a_function_of_its_seed_alone(model: BertMaskedLM):
         assert np.abs(once - numbers(model(batch(PACKED), training=True, seed=other))).max() > 1e-2
 
 
-def test_each_site_of_dropout_has_its_own_seed(model: BertMaskedLM):
-    drawn = [tuple(numbers(seed)) for seed in model._dropout_seeds(True, [1, 2])]
-    assert len(set(drawn)) == len(drawn) == 1 + 3 * CONFIG.num_hidden_layers
-    assert drawn[1:] != [tuple(numbers(seed)) for seed in model._dropout_seeds(True, [1, 3])][:-1]
-    assert set(model._dropout_seeds(False, [1, 2])) == {None}
+def test_each_site_of_dropout_has_its_rate_and_a_seed_of_its_own(model: BertMaskedLM, monkeypatch: pytest.MonkeyPatch):
+    rates, used = [], []
+
+    def noted(x: object, rate: float, *, seed: object) -> object:
+        rates.append(rate)
+        used.append(tuple(ops.convert_to_numpy(seed).tolist()))
+        return dropout(x, rate, seed=seed)
+
+    monkeypatch.setattr("trainer.model.dropout", noted)
+    for seed in ([1, 2], [1, 3], [1, 2]):
+        model(batch(PACKED), training=True, seed=seed)
+    assert rates == [0.1, *[0.2, 0.1, 0.1] * CONFIG.num_hidden_layers] * 3
+    first, second, again = np.array_split(used, 3)
+    assert len({*map(tuple, first), *map(tuple, second)}) == len(first) + len(second)
+    np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
@@ -207,7 +220,7 @@ def test_each_rate_alone_has_effect_and_needs_a_seed(name: str):
     assert (
         np.abs(numbers(model(batch(PACKED), training=True, seed=[1, 2])) - numbers(model(batch(PACKED)))).max() > 1e-4
     )
-    with pytest.raises(ValueError, match=r"training with dropout needs a seed: int32 \[2\], different in each step"):
+    with pytest.raises(ValueError, match=r"training with dropout needs a seed: int32 \[2\], another in each step"):
         model(batch(PACKED), training=True)
 
 
@@ -299,21 +312,21 @@ def test_replicas_hold_the_same_weights_and_drop_what_their_seed_says(tmp_path: 
 
 
 ON_JAX = """
-import json, runpy, sys
+import json, sys
 import jax, keras, numpy as np, safetensors.numpy
+from tests.trainer.make_goldens import GOLDENS, recipe
 from trainer import bridge
 from trainer.config import ModelConfig
-from trainer.model import BertMaskedLM, dropout
+from trainer.model import BertMaskedLM
 
-goldens = json.load(open(sys.argv[1] + "/goldens/bert.json"))
-recipe = runpy.run_path(sys.argv[1] + "/make_goldens.py")["recipe"]
+goldens = json.loads(GOLDENS.read_text())
 config = ModelConfig(**goldens["config"], cls_token_id=goldens["cls_token_id"])
 model = BertMaskedLM(config, seed=1)
 tensors = {name: recipe(name, each.shape) for each in bridge.table(model) for name in each.names}
-safetensors.numpy.save_file(tensors, sys.argv[2] + "/model.safetensors")
-bridge.read_checkpoint(model, sys.argv[2])
-bridge.write_checkpoint(model, sys.argv[2] + "/out")
-written = safetensors.numpy.load_file(sys.argv[2] + "/out/model.safetensors")
+safetensors.numpy.save_file(tensors, sys.argv[1] + "/model.safetensors")
+bridge.read_checkpoint(model, sys.argv[1])
+bridge.write_checkpoint(model, sys.argv[1] + "/out")
+written = safetensors.numpy.load_file(sys.argv[1] + "/out/model.safetensors")
 assert all((written[name] == tensors[name]).all() for name in tensors)
 
 segment = goldens["segments"][0]
@@ -337,4 +350,4 @@ assert BertMaskedLM(config, seed=1, dtype="mixed_bfloat16")(batch, training=True
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_it_gives_the_same_on_jax(tmp_path: Path):
-    run_alone(ON_JAX, str(Path(__file__).parent), str(tmp_path), KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+    run_alone(ON_JAX, str(tmp_path), KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from keras import ops
 
 from records.errors import RemaskError
+from tests.trainer.make_goldens import recipe
 from trainer import bridge
 from trainer.config import ModelConfig
 from trainer.model import BertMaskedLM
@@ -35,7 +35,6 @@ SHAPE = {
     "max_position_embeddings": 64,
     "type_vocab_size": 2,
 }
-recipe = runpy.run_path(str(Path(__file__).with_name("make_goldens.py")))["recipe"]
 
 
 @pytest.fixture(autouse=True)
