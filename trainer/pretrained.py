@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from records import storage, tokenizer
+from records import hub, storage, tokenizer
 from records.errors import RemaskError
-from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
+from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, VOCAB_TXT, TokenizerArtifact
 from trainer import bridge
 from trainer.config import SCRATCH, ModelConfig
 from trainer.tensors import INDEX, WEIGHTS
 
-CONFIG_JSON, VOCAB_TXT = "config.json", "vocab.txt"
+CONFIG_JSON = "config.json"
 _FROM_HUB = [CONFIG_JSON, "model*.safetensors*", TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT]
 _SCRATCH_FOLDER = "scratch:"
 
@@ -66,19 +66,13 @@ def _folder(name: str) -> str:
     """Return a local folder with the model's files; fetch them from the hub if `name` is no folder."""
     if os.path.isdir(name):
         return name
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # it would announce each retry
     try:
-        return str(snapshot_download(name, allow_patterns=_FROM_HUB))
-    except Exception as error:  # the hub, the network and the cache raise exceptions of many kinds
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return hub.fetch(name, _FROM_HUB)
+    except RemaskError as error:
         raise RemaskError(
-            f"model {name}: neither a folder nor a name that the HuggingFace hub gives us ({reason}). Give a folder "
-            f"with {CONFIG_JSON} and {WEIGHTS}, a hub name such as bert-base-uncased, or one of {', '.join(SCRATCH)} "
-            f"to start from random weights"
-        ) from error
+            f"model {name}: {error}. Give a folder with {CONFIG_JSON} and {WEIGHTS}, a hub name such as "
+            f"bert-base-uncased, or one of {', '.join(SCRATCH)} to start from random weights"
+        ) from None
 
 
 def _read_config(folder: str) -> dict[str, Any]:

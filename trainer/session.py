@@ -52,9 +52,10 @@ class Session:
                 self._evaluate(stopped)
             lowest = checkpoint.best(self.evaluations)
             is_best = lowest is not None and lowest.step == self.step
-            if stopped() or is_best or (self.step and self._is_due(self.options.checkpoint_every)):
+            stop = stopped()  # asked once: a signal that comes any later is seen at the next look
+            if stop or is_best or (self.step and self._is_due(self.options.checkpoint_every)):
                 self._save(best_step=lowest.step if lowest else None)
-            if stopped() or self.step == self.options.train_steps:
+            if stop or self.step == self.options.train_steps:
                 return
             steps = self._advance(interval)
             training = interval.report(self.step, self.global_batch_size, self.learning_rate(self.step - 1))
