@@ -9,6 +9,7 @@ manifest's counts, and at most one is read again.
 There is no Python in the pipeline: it runs as well on the hosts of a remote TPU.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from records.manifest import Shard
-from records.reader import DataSet, parse
+from records.reader import CHANGED, DataSet, parse
 from trainer import randomness
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
@@ -28,6 +29,9 @@ EVAL_SEED, EVAL_EPOCH = 0, 2**31 - 1
 """Evaluation masks are always these, at 15 %: losses compare across steps, runs and machines."""
 
 _PARSE_BLOCK = 2048  # records parsed at once
+_FILES_AT_ONCE = (
+    16  # fixed, since what TensorFlow would choose depends on the machine, and the order on what it chooses
+)
 _READ_BYTES = 4 << 20  # asked of the file system at once
 
 
@@ -61,18 +65,23 @@ def train_batches(
         shuffle_examples: sequences that are shuffled together, at least; two such groups are in memory at a time.
 
     Returns:
-        A dataset of `train_steps - start_step` dictionaries as `trainer.masking.mask_tokens` returns them, shapes static.
+        A dataset of `train_steps - start_step` dictionaries as `trainer.masking.mask_tokens` returns them, of static
+        shapes.
     """
     shards = data_set.manifest.data.splits["train"]
     paths = tf.constant([data_set.path(shard.file) for shard in shards])
+    counts = tf.constant([shard.examples for shard in shards])
     needed = (train_steps - start_step) * global_batch_size
     plan = list(reading_plan(shards, seed, shuffle_examples, start=start_step * global_batch_size, examples=needed))
     vocabulary = Vocabulary.of(data_set.tokenizer)
 
     def read_group(epoch: tf.Tensor, numbers: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
-        files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, tf.boolean_mask(numbers, numbers >= 0)))
+        numbers = tf.boolean_mask(numbers, numbers >= 0)
+        files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, numbers))
         sequences = _sequences(files, data_set).rebatch(_largest_group(shards, shuffle_examples))
-        return sequences.map(lambda input_ids, example_id: _shuffled(seed, epoch, skip, input_ids, example_id))
+        group = sequences.apply(tf.data.experimental.assert_cardinality(1))
+        whole = group.map(functools.partial(_checked, tf.reduce_sum(tf.gather(counts, numbers))))
+        return whole.map(functools.partial(_shuffled, seed, epoch, skip))
 
     def masked(input_ids: tf.Tensor, example_id: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         return mask_tokens(input_ids, example_id, seed=seed, epoch=epoch, vocabulary=vocabulary, masking=masking)
@@ -85,6 +94,7 @@ def train_batches(
         .map(_fixed(global_batch_size, data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
         .take(train_steps - start_step)
+        .apply(tf.data.experimental.assert_cardinality(train_steps - start_step))
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )
@@ -96,9 +106,8 @@ def eval_batches(data_set: DataSet, *, global_batch_size: int, split: str = "val
     The last batch is filled up with rows of zeros, which have nothing to predict: their `masked_lm_weights` are 0. So
     shapes are static and no sequence is left out.
     """
-    files = tf.data.Dataset.from_tensor_slices(
-        [data_set.path(shard.file) for shard in data_set.manifest.data.splits[split]]
-    )
+    paths = [data_set.path(shard.file) for shard in data_set.manifest.data.splits[split]]
+    files = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
     vocabulary = Vocabulary.of(data_set.tokenizer)
 
     def masked(input_ids: tf.Tensor, example_id: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -106,8 +115,10 @@ def eval_batches(data_set: DataSet, *, global_batch_size: int, split: str = "val
 
     def filled(input_ids: tf.Tensor, example_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         missing = global_batch_size - tf.shape(input_ids)[0]
-        return tf.pad(input_ids, [[0, missing], [0, 0]]), tf.pad(example_id, [[0, missing]]), tf.fill(
-            [global_batch_size], EVAL_EPOCH
+        return (
+            tf.pad(input_ids, [[0, missing], [0, 0]]),
+            tf.pad(example_id, [[0, missing]]),
+            tf.fill([global_batch_size], EVAL_EPOCH),
         )
 
     return (
@@ -116,6 +127,7 @@ def eval_batches(data_set: DataSet, *, global_batch_size: int, split: str = "val
         .map(filled, num_parallel_calls=tf.data.AUTOTUNE)
         .map(_fixed(global_batch_size, data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
+        .apply(tf.data.experimental.assert_cardinality(-(-data_set.manifest.examples(split) // global_batch_size)))
         .prefetch(tf.data.AUTOTUNE)
         .with_options(_options())
     )
@@ -128,7 +140,7 @@ def reading_plan(
 
     >>> two = [Shard("a", 3, 3, 9, 99, ""), Shard("b", 3, 3, 9, 99, "")]
     >>> list(reading_plan(two, 0, 1, start=7, examples=4))
-    [Group(epoch=1, shards=(0,), skip=1), Group(epoch=1, shards=(1,), skip=0)]
+    [Group(epoch=1, shards=(1,), skip=1), Group(epoch=1, shards=(0,), skip=0)]
     """
     first_epoch, position = divmod(start, sum(shard.examples for shard in shards))
     for epoch in count(first_epoch):
@@ -168,10 +180,11 @@ def _largest_group(shards: Sequence[Shard], shuffle_examples: int) -> int:
 
 def _columns(plan: Sequence[Group]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Return a plan as three arrays: epochs `[N]`, shard numbers `[N, G]` filled up with -1, and skips `[N]`."""
-    numbers = np.full((len(plan), max(len(group.shards) for group in plan)), -1, np.int32)
+    numbers = np.full((len(plan), max((len(group.shards) for group in plan), default=0)), -1, np.int32)
     for row, group in zip(numbers, plan, strict=True):
         row[: len(group.shards)] = group.shards
-    return np.int32([group.epoch for group in plan]), numbers, np.int32([group.skip for group in plan])
+    epochs, skips = np.array([(group.epoch, group.skip) for group in plan], np.int32).reshape(-1, 2).T
+    return epochs, numbers, skips
 
 
 def _sequences(files: tf.data.Dataset, data_set: DataSet) -> tf.data.Dataset:
@@ -180,10 +193,16 @@ def _sequences(files: tf.data.Dataset, data_set: DataSet) -> tf.data.Dataset:
     def records(file: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(file, data_set.compression, _READ_BYTES).batch(_PARSE_BLOCK)
 
-    blocks = files.interleave(records, num_parallel_calls=tf.data.AUTOTUNE)
+    blocks = files.interleave(records, cycle_length=_FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE)
     return blocks.map(
         lambda block: parse(block, max_seq_length=data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE
     )
+
+
+def _checked(expected: tf.Tensor, input_ids: tf.Tensor, example_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Let a group pass that is as large as the manifest says."""
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(example_id), expected, CHANGED)]):
+        return tf.identity(input_ids), tf.identity(example_id)
 
 
 def _shuffled(
@@ -192,7 +211,7 @@ def _shuffled(
     """Permute a group by a hash of (seed, epoch, example id), and drop what is done already."""
     high, low = randomness.keys("order", seed, epoch=epoch, example_id=example_id)
     # 63 bits, so that the order is that of the hash alone and not, where hashes tie, the order of reading.
-    place = tf.bitwise.left_shift(tf.cast(high, tf.int64), 31) | tf.cast(low, tf.int64)
+    place = tf.bitwise.left_shift(tf.cast(high, tf.int64), 31) | tf.cast(randomness.positive(low), tf.int64)
     order = tf.argsort(place)[skip:]
     return tf.gather(input_ids, order), tf.gather(example_id, order), tf.fill(tf.shape(order), epoch)
 
