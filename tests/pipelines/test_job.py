@@ -294,9 +294,9 @@ def test_what_can_never_work_fails_before_anything_is_done(run, tmp_path, tokeni
     status, _, err = run("--csv", path, tokenizer=str(tmp_path / "no-such-tokenizer"))
     assert status == 1
     assert err == (
-        f"error: tokenizer {tmp_path}/no-such-tokenizer: it is neither a folder nor a name that the HuggingFace hub could "
-        "give a model. Give a folder with a tokenizer.json, a hub name such as bert-base-uncased, or train:8000 to make "
-        "one from the text\n"
+        f"error: tokenizer {tmp_path}/no-such-tokenizer: it is neither a folder nor a name that the HuggingFace hub "
+        "could give a model. Give a folder with a tokenizer.json, a hub name such as bert-base-uncased, or train:8000 "
+        "to make one from the text\n"
     )
     config = json.loads(Path(tokenizer_folder, "tokenizer_config.json").read_text())
     other = tmp_path / "other"
