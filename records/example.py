@@ -1,4 +1,4 @@
-"""A batch of sequences as serialized `tf.train.Example`s, without TensorFlow and without a Python loop over tokens.
+"""A batch of sequences as serialized `tf.train.Example`s and back, without TensorFlow or a Python loop over tokens.
 
 An Example of fixed schema is nearly fixed bytes: protobuf messages are `tag, length, content`, and the only contents
 that vary in size are the varints of the ids. So a whole batch is laid out by numpy: the size of each varint, from those
@@ -6,6 +6,7 @@ the place of each, then one store for every byte of a varint that is in use. The
 same message with its map entries in order, byte for byte; a test holds it to TensorFlow's own.
 """
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,31 @@ def encode(input_ids: NDArray[np.integer], example_id: NDArray[np.integer]) -> l
     values = {INPUT_IDS: input_ids, EXAMPLE_ID: example_id[:, None]}
     entries = [_feature(name, values[name]) for name, _ in features(input_ids.shape[1])]
     return [_message(1, b"".join(parts)) for parts in zip(*entries, strict=True)]
+
+
+def decode(payloads: Sequence[bytes], *, max_seq_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read what `encode`, or protobuf itself, has written.
+
+    Args:
+        payloads: N serialized `tf.train.Example`s.
+        max_seq_length: values of `input_ids` in each.
+
+    Returns:
+        `input_ids` int64 `[N, max_seq_length]` and `example_id` int64 `[N]`.
+
+    Raises:
+        ValueError: one of them is no Example with these features.
+
+    >>> input_ids, example_id = decode(encode(np.array([[101, 7, 102, 0]]), np.array([5])), max_seq_length=4)
+    >>> input_ids.tolist(), example_id.tolist()
+    ([[101, 7, 102, 0]], [5])
+    """
+    try:
+        lists = [_int_lists(payload) for payload in payloads]
+        columns = {name: _numbers([held[name] for held in lists], n) for name, n in features(max_seq_length)}
+    except (ValueError, IndexError, KeyError) as error:
+        raise ValueError(f"not an Example with {max_seq_length} input_ids and one example_id") from error
+    return columns[INPUT_IDS], columns[EXAMPLE_ID][:, 0]
 
 
 def _feature(name: str, values: NDArray[np.integer]) -> list[bytes]:
@@ -74,3 +100,47 @@ def _varints(values: NDArray[np.integer]) -> tuple[bytes, list[int]]:
         septet = (flat[held] >> np.uint64(7 * used)) & np.uint64(0x7F)
         content[starts[held] + used] = septet | np.where(sizes[held] > used + 1, 0x80, 0).astype(np.uint64)
     return content.tobytes(), [0, *ends[values.shape[1] - 1 :: values.shape[1]].tolist()]
+
+
+def _int_lists(payload: bytes) -> dict[str, bytes]:
+    """Return the varints of each feature of an Example."""
+    lists = {}
+    for _, entries in _fields(payload, 1):
+        for _, entry in _fields(entries, 1):
+            name, feature = (dict(_fields(entry, 1, 2))[number] for number in (1, 2))
+            lists[name.decode()] = dict(_fields(dict(_fields(feature, 3))[3], 1))[1]
+    return lists
+
+
+def _fields(content: bytes, *known: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the content of each field of a message, all of which are length-delimited."""
+    place = 0
+    while place < len(content):
+        number, kind = divmod(content[place], 8)
+        length, shift = 0, 0
+        while True:
+            place += 1
+            length |= (content[place] & 0x7F) << shift
+            shift += 7
+            if content[place] < 0x80:
+                break
+        start, place = place + 1, place + 1 + length
+        if number not in known or kind != 2 or place > len(content):
+            raise ValueError(f"field {number} of kind {kind}, {length} bytes long")
+        yield number, content[start:place]
+
+
+def _numbers(packed: Sequence[bytes], count: int) -> NDArray[np.int64]:
+    """Return the values of rows of varints, each of which holds so many, `[N, count]`."""
+    content = np.frombuffer(b"".join(packed), np.uint8)
+    last = np.flatnonzero(content < 0x80)  # the last byte of each varint
+    bounds, sizes = np.cumsum([0, *map(len, packed)]), np.diff(last, prepend=-1)
+    if (np.diff(np.searchsorted(last, bounds)) != count).any() or (content[bounds[1:] - 1] >= 0x80).any():
+        raise ValueError(f"not {count} numbers in each row")
+    if sizes.max(initial=0) > _VARINT_BYTES:
+        raise ValueError("a negative number")
+    starts, values = last - sizes + 1, np.zeros(len(last), np.int64)
+    for used in range(int(sizes.max(initial=0))):
+        held = np.flatnonzero(sizes > used)
+        values[held] |= (content[starts[held] + used] & np.uint8(0x7F)).astype(np.int64) << 7 * used
+    return values.reshape(len(packed), count)

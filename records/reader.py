@@ -1,14 +1,16 @@
-"""Reads a data set. The only module of `records` that imports TensorFlow."""
+"""Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
 from dataclasses import dataclass, replace
-
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from records import manifest, storage, tokenizer
 from records.errors import RemaskError
 from records.manifest import SPLITS, Manifest, Shard, Tokenizer
 from records.schema import EXAMPLE_ID, INPUT_IDS, features
 from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CHANGED = "a shard does not hold as many sequences as the manifest says"
 """What a pipeline asserts not to be. (A file that is cut between two records reads well.)"""
@@ -77,7 +79,7 @@ def open_without_shards(folder: str) -> DataSet:
     return DataSet(folder, made, artifact)
 
 
-def damaged(folder: str, error: tf.errors.OpError) -> RemaskError | None:
+def damaged(folder: str, error: "tf.errors.OpError") -> RemaskError | None:
     """Return what to tell the user when reading a data set fails; None where the error is about something else.
 
     tf.data checks both CRCs of each record, but what it says names no file, and drowns in the names of its nodes.
@@ -86,9 +88,12 @@ def damaged(folder: str, error: tf.errors.OpError) -> RemaskError | None:
         folder: of the data set.
         error: what TensorFlow raised.
 
+    >>> import tensorflow as tf
     >>> print(damaged("out/sample", tf.errors.DataLossError(None, None, "corrupted record at 99")))
     out/sample: a shard is damaged, cut short or gone; 'make verify DATA=out/sample' finds which, and where
     """
+    import tensorflow as tf
+
     lost = isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError)
     if lost or CHANGED in error.message or _TOO_FEW in error.message:
         return RemaskError(
@@ -97,7 +102,7 @@ def damaged(folder: str, error: tf.errors.OpError) -> RemaskError | None:
     return None
 
 
-def parse(serialized: tf.Tensor, *, max_seq_length: int) -> tuple[tf.Tensor, tf.Tensor]:
+def parse(serialized: "tf.Tensor", *, max_seq_length: int) -> tuple["tf.Tensor", "tf.Tensor"]:
     """Parse a whole batch at once: five to ten times as fast as one record after the other.
 
     Args:
@@ -107,6 +112,8 @@ def parse(serialized: tf.Tensor, *, max_seq_length: int) -> tuple[tf.Tensor, tf.
     Returns:
         `input_ids` int32 `[B, max_seq_length]` and `example_id` int64 `[B]`.
     """
+    import tensorflow as tf
+
     spec = {name: tf.io.FixedLenFeature([length], tf.int64) for name, length in features(max_seq_length)}
     parsed = tf.io.parse_example(serialized, spec)
     return tf.cast(parsed[INPUT_IDS], tf.int32), parsed[EXAMPLE_ID][:, 0]

@@ -1,22 +1,18 @@
 """Reads every shard of a data set again and holds it against the manifest."""
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from records import storage, tfrecord
+from records import example, storage, tfrecord
 from records.config import VerifyOptions
 from records.errors import RemaskError
 from records.manifest import SPLITS, Shard
-from records.reader import DataSet, open_without_shards, parse
+from records.reader import DataSet, open_without_shards
 from records.schema import PAD_ID
 
 _BATCH = 2048
@@ -77,7 +73,7 @@ def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
     last = -1
     while batch := list(islice(payloads, _BATCH)):
         first = int(total[0])
-        input_ids, example_ids = _parsed(batch, path, first, data_set.max_seq_length)
+        input_ids, example_ids = _decoded(batch, path, first, data_set.max_seq_length)
         for reason, wrong in _faults(input_ids, example_ids, last, data_set):
             if wrong.any():
                 raise RemaskError(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
@@ -86,30 +82,27 @@ def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
     return Counts(*map(int, total))
 
 
-def _parsed(batch: list[bytes], path: str, first: int, length: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Parse a batch; where that fails, find the record that is to blame."""
+def _decoded(batch: list[bytes], path: str, first: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Decode a batch; where that fails, find the record that is to blame."""
     try:
-        input_ids, example_ids = parse(tf.constant(batch), max_seq_length=length)
-    except tf.errors.InvalidArgumentError:
+        return example.decode(batch, max_seq_length=length)
+    except ValueError as error:
         if len(batch) == 1:
-            raise RemaskError(
-                f"{path}, record {first}: not an Example with {length} input_ids and one example_id"
-            ) from None
+            raise RemaskError(f"{path}, record {first}: {error}") from None
         middle = len(batch) // 2
-        _parsed(batch[:middle], path, first, length)
-        return _parsed(batch[middle:], path, first + middle, length)
-    return input_ids.numpy(), example_ids.numpy()
+        _decoded(batch[:middle], path, first, length)
+        return _decoded(batch[middle:], path, first + middle, length)
 
 
 def _faults(
-    input_ids: NDArray[np.int32], example_ids: NDArray[np.int64], last: int, data_set: DataSet
+    input_ids: NDArray[np.int64], example_ids: NDArray[np.int64], last: int, data_set: DataSet
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield what can be wrong with a record, and for which of the batch it is."""
     tokenizer = data_set.tokenizer
     filled = input_ids != PAD_ID
     yield (
         f"an id outside the vocabulary of {tokenizer.vocab_size:,}",
-        np.any((input_ids < 0) | (input_ids >= tokenizer.vocab_size), axis=1),
+        np.any(input_ids >= tokenizer.vocab_size, axis=1),
     )
     yield f"it does not start with [CLS], id {tokenizer.cls_id}", input_ids[:, 0] != tokenizer.cls_id
     yield "a token after the padding", (~filled[:, :-1] & filled[:, 1:]).any(axis=1)

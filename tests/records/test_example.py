@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.example import encode
+from records.example import decode, encode
 from records.reader import parse
 
 # Each boundary of a varint of one, two, ... nine bytes lies among these.
@@ -66,3 +66,77 @@ def test_what_is_written_is_what_is_read(sequences):
 def test_a_feature_beyond_any_sequence_is_refused():
     with pytest.raises(ValueError, match="a feature of 2097152 bytes is beyond any sequence"):
         encode(np.zeros((1, 0x200000), np.int64), np.array([0]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEQUENCES)
+def test_what_is_encoded_is_decoded(sequences):
+    rows, ids = (np.array(column, np.int64) for column in zip(*sequences, strict=True))
+    input_ids, example_id = decode(encode(rows, ids), max_seq_length=rows.shape[1])
+    np.testing.assert_array_equal(input_ids, rows, strict=True)
+    np.testing.assert_array_equal(example_id, ids, strict=True)
+
+
+def test_nothing_is_decoded_to_nothing():
+    input_ids, example_id = decode([], max_seq_length=8)
+    assert (input_ids.shape, example_id.shape) == ((0, 8), (0,))
+
+
+def test_features_are_decoded_in_any_order():
+    one, other = (tf.train.Example.FromString(encode(np.array([[4, 300]]), np.array([9]))[0]) for _ in range(2))
+    del one.features.feature["input_ids"]
+    del other.features.feature["example_id"]
+    payload = other.SerializeToString() + one.SerializeToString()  # protobuf merges messages that are put together
+    input_ids, example_id = decode([payload], max_seq_length=2)
+    assert (input_ids.tolist(), example_id.tolist()) == ([[4, 300]], [9])
+
+
+REFUSED = "not an Example with 4 input_ids and one example_id"
+GOOD = encode(np.array([[101, 30_521, 102, 0]]), np.array([2**40]))[0]
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_another_length_is_refused(length):
+    with pytest.raises(ValueError, match=f"not an Example with {length} input_ids and one example_id"):
+        decode([GOOD, GOOD], max_seq_length=length)
+
+
+def test_lengths_that_are_right_only_together_are_refused():
+    short, long = (encode(np.ones((1, length), int), np.array([1]))[0] for length in (3, 5))
+    with pytest.raises(ValueError, match=REFUSED):
+        decode([short, long], max_seq_length=4)
+
+
+def test_a_number_that_ends_in_the_next_payload_is_refused():
+    whole = encode(np.array([[1, 2, 3, 4]]), np.array([1]))[0]
+    longer = encode(np.array([[1, 2, 3, 4, 5]]), np.array([1]))[0]
+    with pytest.raises(ValueError, match=REFUSED):
+        decode([longer[:-1] + b"\x85", whole], max_seq_length=4)
+
+
+def test_negative_numbers_are_refused():
+    with pytest.raises(ValueError, match=REFUSED):
+        decode([by_tensorflow([1, 2, -3, 4], 1)], max_seq_length=4)
+
+
+def test_each_cut_is_refused():
+    for end in range(len(GOOD)):
+        with pytest.raises(ValueError, match=REFUSED):
+            decode([GOOD[:end]], max_seq_length=4)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
+def test_a_changed_byte_is_refused_or_changes_a_number(place, change):
+    payload = GOOD[:place] + bytes([GOOD[place] ^ change]) + GOOD[place + 1 :]
+    try:
+        input_ids, example_id = decode([payload], max_seq_length=4)
+    except ValueError:
+        return
+    assert input_ids.shape == (1, 4)
+    assert (input_ids.tolist(), example_id.tolist()) != ([[101, 30_521, 102, 0]], [2**40])
+
+
+@given(st.binary(max_size=80))
+def test_what_is_no_example_is_refused(payload):
+    with pytest.raises(ValueError, match=REFUSED):
+        decode([payload], max_seq_length=4)

@@ -129,7 +129,7 @@ def test_swapped_shards_of_the_same_size(folder, capsys):
     ("row", "reason"),
     [
         ([CLS, 52, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
-        ([CLS, 2**31 - 1, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
+        ([CLS, 2**32 + A, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
         ([A, B, SEP, *[PAD] * 13], "it does not start with [CLS], id 2"),
         ([PAD] * 16, "it does not start with [CLS], id 2"),
         ([CLS, A, PAD, B, SEP, *[PAD] * 11], "a token after the padding"),
