@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set, parse
 from records.schema import PAD_ID
+from trainer.checks import damage_explained
 from trainer.config import ShowOptions
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
@@ -21,7 +22,8 @@ _COLOURS = {"masked": "31", "random": "33", "kept": "32"}  # red, yellow, green
 def main(options: ShowOptions) -> int:
     """Print the first sequences of a split."""
     data_set = open_data_set(options.data)
-    shown = list(_first(data_set, options.split, options.n))
+    with damage_explained(options.data):
+        shown = list(_first(data_set, options.split, options.n))
     if not shown:
         raise RemaskError(f"{options.data}: the {options.split} split is empty; try SPLIT=train, or make more records")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -59,15 +61,15 @@ def rendered(
         masked: one row of a masked batch, where its targets are to be shown.
         colour: paint chosen tokens for a terminal.
     """
-    tokenizer = data_set.tokenizer.tokenizer()
-    words = [tokenizer.id_to_token(int(id_)) for id_ in input_ids if id_ != PAD_ID]
+    tokens = {id_: token for token, id_ in data_set.tokenizer.vocabulary.items()}
+    words = [tokens[int(id_)] for id_ in input_ids if id_ != PAD_ID]
     if masked is not None:
         places = zip(masked["masked_lm_positions"], masked["masked_lm_ids"], masked["masked_lm_weights"], strict=True)
         for position, original, weight in places:
             if weight:
                 found = input_ids[position]
                 kind = "masked" if found == data_set.tokenizer.mask_id else "kept" if found == original else "random"
-                words[position] = _painted(f"{words[position]}⟨{tokenizer.id_to_token(int(original))}⟩", kind, colour)
+                words[position] = _painted(f"{words[position]}⟨{tokens[int(original)]}⟩", kind, colour)
     return " ".join(words)
 
 
