@@ -7,6 +7,7 @@ the same bytes.
 """
 
 import dataclasses
+import glob
 import json
 import zipfile
 import zlib
@@ -25,6 +26,9 @@ STATE_NPZ = "state.npz"
 CHECKPOINT_JSON = "checkpoint.json"
 
 State = Mapping[str, NDArray[Any]]
+
+# RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,7 @@ def path_of(folder: str, step: int) -> str:
 
 def paths(folder: str) -> list[str]:
     """Return the checkpoints below `folder`, oldest first; what is half there is not among them."""
-    return [
-        path[: -len(CHECKPOINT_JSON) - 1] for path in storage.matching(storage.join(folder, "step-*", CHECKPOINT_JSON))
-    ]
+    return [path.rpartition("/")[0] for path in _files(folder, CHECKPOINT_JSON)]
 
 
 def read_json(path: str) -> Checkpoint:
@@ -124,7 +126,7 @@ def read(path: str) -> tuple[Checkpoint, State]:
             np.load(file, allow_pickle=False) as archive,
         ):
             return checkpoint, {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise RemaskError(f"{path}: damaged ({error})") from error
 
 
@@ -165,15 +167,25 @@ def restore(variables: Mapping[str, keras.Variable], state: State, *, name: str)
         variable.assign(state[key])
 
 
-def prune(folder: str, *, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints but the newest `keep` and that of `best_step`, and what interrupted runs left."""
+def prune(folder: str, *, newest: int, keep: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the last `keep` up to step `newest` and that of `best_step`.
+
+    Those of later steps, which were there and could not be read when the run was continued, and what interrupted runs
+    left go, too.
+    """
     complete = paths(folder)
-    kept = {*complete[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
+    up_to_newest = [path for path in complete if path <= path_of(folder, newest)]
+    kept = {*up_to_newest[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
     for path in complete:
         if path not in kept:
             storage.remove(storage.join(path, CHECKPOINT_JSON))  # from here on it is no checkpoint
             storage.remove(path)
-    for file in storage.matching(storage.join(folder, "step-*", "*")):
+    for file in _files(folder, "*"):
         path = file.rpartition("/")[0]
         if path not in complete:
             storage.remove(path)
+
+
+def _files(folder: str, name: str) -> list[str]:
+    """Return the files of that name, which may be a pattern, of all checkpoints; the folder's own name is none."""
+    return storage.matching(storage.join(glob.escape(folder), "step-*", name))

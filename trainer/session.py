@@ -109,7 +109,7 @@ class Session:
             self.saved = checkpoint.save(folder, state, self.variables)
         except FloatingPointError as error:
             raise self._broken(self.step, str(error)) from error
-        checkpoint.prune(folder, keep=self.options.keep_checkpoints, best_step=best_step)
+        checkpoint.prune(folder, newest=self.step, keep=self.options.keep_checkpoints, best_step=best_step)
 
     def _broken(self, step: int, what: str) -> RemaskError:
         last = f"The last good checkpoint is {self.saved}" if self.saved else "No checkpoint had been saved yet"
