@@ -32,7 +32,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, number = getattr(self, field.name), (int, float) if field.type is float else int
+            if isinstance(value, bool) or not isinstance(value, number):
+                kind = "a number" if field.type is float else "a whole number"
+                raise RemaskError(f"model: {field.name} is {value!r}, expected {kind}")
             if field.type is int and value < (0 if field.name == "cls_token_id" else 1):
                 raise RemaskError(f"model: {field.name} is {value}, expected a positive number")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
@@ -173,7 +176,7 @@ class TrainOptions:
         _require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
         _require(self.devices >= 0, "devices", self.devices, "0 or more")
         _require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
-        say(f"{signal.Signals(number).name}: finishing the steps that are under way, then saving")
+        with contextlib.suppress(RuntimeError):  # Python was just writing to the same file: that cannot be reentered
+            say(f"{signal.Signals(number).name}: finishing the steps that are under way, then saving")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0

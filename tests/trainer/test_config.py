@@ -39,6 +39,23 @@ def test_shapes_can_be_built(name):
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vocab_size": None}, "model: vocab_size is None, expected a whole number"),
+        ({"hidden_size": "768"}, "model: hidden_size is '768', expected a whole number"),
+        ({"num_hidden_layers": 2.0}, "model: num_hidden_layers is 2.0, expected a whole number"),
+        ({"type_vocab_size": True}, "model: type_vocab_size is True, expected a whole number"),
+        ({"hidden_dropout_prob": None}, "model: hidden_dropout_prob is None, expected a number"),
+        ({"num_attention_heads": 0}, "model: num_attention_heads is 0, expected a positive number"),
+    ],
+)
+def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
+    with pytest.raises(RemaskError) as refused:
+        ModelConfig.from_huggingface({"vocab_size": 99, **config}, cls_token_id=2)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),
@@ -51,7 +68,7 @@ def test_shapes_can_be_built(name):
         ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
         ({"dropout": 1.0}, "dropout: found 1.0, expected -1, or 0 <= dropout < 1"),
         ({"tpu": "pod", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
-        ({"seed": -1}, "seed: found -1, expected 0 or more"),
+        ({"seed": -1}, "seed: found -1, expected 0 to 2**63 - 1"),
     ],
 )
 def test_options_out_of_range(options, message):

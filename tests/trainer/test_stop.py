@@ -1,3 +1,4 @@
+import os
 import signal
 import threading
 
@@ -24,6 +25,24 @@ def test_a_second_interrupt_is_obeyed_at_once():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert stopped() == signal.SIGTERM
+
+
+def test_a_signal_in_the_midst_of_a_line_is_no_error():
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read, open(writer, "w") as file:
+
+        def interrupt_and_read():  # the pipe is full until then, so that the line waits
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+            while len(read.read1()):
+                pass
+
+        timer = threading.Timer(0.2, interrupt_and_read)
+        timer.start()
+        with stop_signals(lambda line: print(line, file=file, flush=True)) as stopped:
+            print("x" * 1_000_000, file=file, flush=True)
+            assert stopped() == signal.SIGTERM
+        file.close()
+        timer.join()
 
 
 def test_other_threads_are_left_alone():
