@@ -58,8 +58,8 @@ $(SAMPLE)/manifest.json: | $(READY)
 evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir]
 	@$(PY) -m trainer evaluate --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)
 
-export: $(READY) ## write a run's model in HuggingFace's layout [RUN=dir] [OUT=dir]
-	@$(PY) -m trainer export --run_dir "$(RUN_DIR)" $(call flag,OUT,out) $(ARGS)
+export: $(READY) ## write a run's model in HuggingFace's layout [RUN=dir] [OUT=dir] [DATA=dir]
+	@$(PY) -m trainer export --run_dir "$(RUN_DIR)" $(call flag,DATA,data) $(call flag,OUT,out) $(ARGS)
 
 fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RUN=dir|MODEL=name-or-folder] [TOP_K=5]
 	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) \

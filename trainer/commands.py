@@ -52,7 +52,7 @@ def start_tensorflow() -> None:
 
     It writes past Python, and past the level of its own log, to the file descriptor of standard error.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a shell or ~/.keras says: the commands train with TensorFlow
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     shown = os.dup(2)

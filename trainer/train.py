@@ -82,7 +82,7 @@ def train(
         ) as progress,
         stop_signals(progress.say) as stopped,
     ):
-        print(introduction(options, data_set, model, strategy, batch_size))
+        progress.say(introduction(options, data_set, model, strategy, batch_size))
         session = Session(
             options=options,
             run=run,
