@@ -187,8 +187,9 @@ def segments(input_ids: Tensor, *, cls_token_id: int) -> tuple[Tensor, Tensor]:
 def _pick(rows: Tensor, indices: Tensor) -> Tensor:
     """Return the rows, of [B, L, H] or [L, H], that `indices` [B, P] name: `[B, P, H]`.
 
-    A product with 0 and 1 is exact, and its gradient is a product again. That of a gather is a scatter, slow on
-    accelerators; in TensorFlow it is sparse, too, and Keras's Adam squares the parts of a row before it adds them.
+    A product with 0 and 1 is exact where factors are not rounded first, as GPUs (TF32) and TPUs (bfloat16) do with
+    every product of float32s. Its gradient is a product again: that of a gather is a scatter, slow on accelerators; in
+    TensorFlow it is sparse, too, and Keras's Adam squares the parts of a row before it adds them.
     """
     return ops.matmul(ops.one_hot(indices, rows.shape[-2], dtype=rows.dtype), rows)
 

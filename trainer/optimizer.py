@@ -10,7 +10,7 @@ from trainer.config import TrainOptions
 
 
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises linearly to `peak` at step `warmup_steps`, then falls linearly towards 0 at the end of the run.
+    """Rises linearly to `peak`, which the last of `warmup_steps` has, then falls linearly towards 0 at the run's end.
 
     The rate is positive at every step, the first and the last included, so that none is wasted. Steps count from 0.
 
