@@ -7,9 +7,8 @@ goes with praise, an actress with "her", gags with a comedy) and by words it rep
 be cleaned: tags, accents, quotation marks and capitals occur, as in reviews that people write.
 """
 
-import codecs
 import csv
-import os
+import io
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
