@@ -221,7 +221,7 @@ def _copy(source: Path, out: IO[bytes], *, name: str) -> Counter[str]:
     """Copy a CSV as it is, if it has the columns and no row is bad."""
     with source.open("rb") as file:
         header = file.readline(_BLOCK).decode("utf-8-sig", "replace").replace("\0", "\ufffd")
-    columns = next(csv.reader([header]), [])
+    columns = next(csv.reader(header.splitlines()), [])
     if not set(COLUMNS) <= set(columns):
         found = ", ".join(map(repr, columns))
         raise RemaskError(
