@@ -3,6 +3,7 @@
 Local runs name `FnApiRunner`: Beam's `DirectRunner` first tries to download a binary, which hangs behind a firewall.
 """
 
+import glob
 import itertools
 import json
 import logging
@@ -34,16 +35,19 @@ from records.tokenizer import TokenizerArtifact
 
 WORK = ".work"
 DEAD_LETTERS = "dead_letters.jsonl"
-_OURS = (WORK, MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
-_BATCH = 512  # rows tokenized at once
-_BLOCK = 8192  # documents in a block file, at least, where a piece has as many
+_OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
+_BATCH = 512  # rows tokenized at once, at most
+_BATCH_SIZE = 4 << 20  # characters of them, at most but for the last row: a token takes about 100 bytes at first
+_PART = 8192  # documents held at once, at most but for the last batch
+_PART_SIZE = 16 << 20  # characters of their rows
 
 
 class RowCounts(NamedTuple):
-    """What became of the rows of one piece of the input."""
+    """What became of the rows of one part of a piece of the input."""
 
     source: int
-    start: int
+    start: int  # of the piece
+    part: int
     rows: int
     malformed: int
     empty: int
@@ -65,10 +69,12 @@ class Shape(NamedTuple):
 def main(options: RecordsOptions) -> int:
     """Run the job on this machine, and say what it made."""
     started = time.monotonic()
-    _make_room(options)
+    _refuse_to_replace(options)
     work = storage.join(options.out, WORK)
+    storage.remove(work)
     sources = _sources(options, work)
     artifact = _tokenizer(options, sources)
+    _make_room(options.out)
     artifact.save(options.out)
     shape = Shape(
         folder=options.out,
@@ -136,29 +142,36 @@ class TokenizePiece(beam.DoFn):
         self._tokenizer = tokenizer.load(self._shape.folder).tokenizer()
 
     def process(self, piece: Piece) -> Iterator[Any]:
-        """Yield blocks, and the counts of rows on the side."""
-        name = storage.join(self._shape.folder, WORK, f"{piece.source:05d}-{piece.start:015d}-{piece.length or 0}")
-        counts = dict.fromkeys(("rows", "malformed", "empty", "recoded"), 0)
-        bad: list[BadRow] = []
-        documents: list[tuple[str, bytes, NDArray[np.int32]]] = []
+        """Yield blocks, and the counts of rows on the side, part by part: a .gz file is one piece, however large."""
         rows = read_piece(piece, column=self._shape.column, encoding=self._shape.encoding)
+        batches = _batches(rows)
         for part in itertools.count():
-            batch = list(itertools.islice(rows, _BATCH))
-            good = [row for row in batch if isinstance(row, Row)]
-            bad += [row for row in batch if isinstance(row, BadRow)]
-            found = list(self._documents([clean(row.text) for row in good]))
-            documents += found
-            counts["rows"] += len(batch)
-            counts["recoded"] += sum(row.recoded for row in good)
-            counts["empty"] += len(good) - len(found)
-            if not batch or len(documents) >= _BLOCK:
-                yield from _blocks(f"{name}-{part}", documents, source=piece.source)
-                documents = []
-            if not batch:
-                break
-        counts["malformed"] = len(bad)
-        bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad) if bad else ""
-        yield beam.pvalue.TaggedOutput("rows", RowCounts(piece.source, piece.start, bad_rows=bad_rows, **counts))
+            name = storage.join(
+                self._shape.folder, WORK, f"{piece.source:05d}-{piece.start:015d}-{piece.length or 0}-{part}"
+            )
+            counts = dict.fromkeys(("rows", "malformed", "empty", "recoded"), 0)
+            bad: list[BadRow] = []
+            documents: list[tuple[str, bytes, NDArray[np.int32]]] = []
+            size = 0
+            for batch in batches:
+                good = [row for row in batch if isinstance(row, Row)]
+                bad += [row for row in batch if isinstance(row, BadRow)]
+                found = list(self._documents([clean(row.text) for row in good]))
+                documents += found
+                counts["rows"] += len(batch)
+                counts["recoded"] += sum(row.recoded for row in good)
+                counts["empty"] += len(good) - len(found)
+                size += sum(map(_size, batch))
+                if len(documents) >= _PART or size >= _PART_SIZE:
+                    break
+            if not counts["rows"]:
+                return
+            counts["malformed"] = len(bad)
+            yield from _blocks(name, documents, source=piece.source)
+            bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad) if bad else ""
+            yield beam.pvalue.TaggedOutput(
+                "rows", RowCounts(piece.source, piece.start, part, bad_rows=bad_rows, **counts)
+            )
 
     def _documents(self, texts: list[str]) -> Iterator[tuple[str, bytes, NDArray[np.int32]]]:
         """Yield the split, the id and the tokens of each text that has any."""
@@ -168,19 +181,43 @@ class TokenizePiece(beam.DoFn):
                 yield split_of(id_, validation_fraction=self._shape.validation_fraction), id_, held
 
 
-def _make_room(options: RecordsOptions) -> None:
-    """Refuse a folder that holds a data set; clear what an interrupted job has left, and nothing that is not ours."""
+def _batches(rows: Iterable[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
+    """Yield rows in lists of which neither the length nor the size can be large."""
+    batch: list[Row | BadRow] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += _size(row)
+        if len(batch) == _BATCH or size >= _BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _size(row: Row | BadRow) -> int:
+    return len(row.text) if isinstance(row, Row) else len(row.raw)
+
+
+def _refuse_to_replace(options: RecordsOptions) -> None:
+    """Refuse a folder that holds a data set, unless it is to be replaced."""
     if storage.exists(storage.join(options.out, MANIFEST_JSON)) and not options.overwrite:
         raise RemaskError(
             f"{options.out}: it holds a data set already; choose another folder with OUT=, or replace it with "
             f"ARGS=--overwrite"
         )
-    shards = storage.matching(storage.join(options.out, "*-of-*.tfrecord*"))
+
+
+def _make_room(folder: str) -> None:
+    """Clear what an earlier job has made in the folder, and nothing that is not ours.
+
+    Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set, and the
+    tokenizer may be the one in this folder.
+    """
+    shards = storage.matching(storage.join(glob.escape(folder), "*-of-*.tfrecord*"))
     ours = [path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord(?:\.partial)?$", path)]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
-    for path in [
-        storage.join(options.out, name) for name in sorted(_OURS, key=lambda name: name != MANIFEST_JSON)
-    ] + ours:
+    for path in [*(storage.join(folder, name) for name in _OURS), *ours]:
         storage.remove(path)
 
 
@@ -189,7 +226,10 @@ def _sources(options: RecordsOptions, work: str) -> tuple[str, ...]:
     if not options.csv:
         print(f"input: {sample.LABEL}")
         path = storage.join(work, "sample.csv")
-        storage.local(work).mkdir(parents=True, exist_ok=True)
+        try:
+            storage.local(work).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage.explained(work, error) from error
         sample.write_csv(path)
         return (path,)
     sources = find_sources(options.csv)
@@ -246,9 +286,11 @@ def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, opti
         "csv": list(options.csv) or [sample.LABEL],
     }
     try:
-        with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions(**flags)) as pipeline:
+        with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([], **flags)) as pipeline:
             build(pipeline, sources, shape, described, job)
     except Exception as error:
+        if str(error).startswith("KeyboardInterrupt"):  # Beam makes a RuntimeError of it
+            raise KeyboardInterrupt from None
         if message := _message(error):
             raise RemaskError(message) from error
         raise

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import tokens
+from pipelines import job, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.split import document_id, split_of
@@ -209,6 +209,70 @@ def test_a_data_set_is_not_overwritten_unless_asked(run, tmp_path):
     assert shards_of(tmp_path / "out") == before
     assert run("--csv", path, "--num_shards", "2", "--overwrite")[0] == 0
     assert len([name for name in shards_of(tmp_path / "out") if name.startswith("train")]) == 2
+
+
+def test_a_job_that_cannot_start_costs_no_data_set(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
+    assert run("--csv", path)[0] == 0
+    before = shards_of(tmp_path / "out")
+    assert run("--csv", tmp_path / "typo.csv", "--overwrite")[0] == 1
+    assert run("--csv", path, "--column", "typo", "--overwrite")[0] == 1
+    assert run("--csv", path, "--overwrite", tokenizer=str(tmp_path / "typo"))[0] == 1
+    assert shards_of(tmp_path / "out") == before
+    assert manifest.load(str(tmp_path / "out"))
+
+
+def test_a_data_set_is_replaced_with_its_own_tokenizer(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
+    assert run("--csv", path)[0] == 0
+    before = shards_of(tmp_path / "out")
+    assert run("--csv", path, "--overwrite", tokenizer=str(tmp_path / "out"))[0] == 0
+    assert shards_of(tmp_path / "out") == before
+
+
+def test_old_shards_go_whatever_the_folder_is_called(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
+    assert run("--csv", path, out="new [1]*")[0] == 0
+    assert run("--csv", path, "--num_shards", "2", "--validation_fraction", "0", "--overwrite", out="new [1]*")[0] == 0
+    assert list(shards_of(tmp_path / "new [1]*")) == ["train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"]
+
+
+def test_a_gz_file_is_worked_off_in_parts_that_change_nothing(run, tmp_path, monkeypatch):
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    content = (Path(path).read_bytes() + b"too,many,fields,here\n") * 2
+    Path(path).write_bytes(content)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content))
+    assert run("--csv", path)[0] == 0
+    for name, limit in (("_BATCH", 7), ("_BATCH_SIZE", 300), ("_PART", 20), ("_PART_SIZE", 900)):
+        monkeypatch.setattr(job, name, limit)
+    assert run("--csv", f"{path}.gz", out="parts")[0] == 0
+    assert shards_of(tmp_path / "parts") == shards_of(tmp_path / "out")
+    one, parts = (data_part(tmp_path / out)["sources"][0] for out in ("out", "parts"))
+    assert {**parts, "file": "a.csv"} == one
+    assert one["dropped"]["malformed"] == 2
+    rows = [
+        [json.loads(line)["row"] for line in (tmp_path / out / "dead_letters.jsonl").read_text().splitlines()]
+        for out in ("out", "parts")
+    ]
+    assert rows == [[301, 603]] * 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc, where not even root can make a folder")
+def test_a_folder_that_cannot_be_made_is_named(run):
+    status, _, err = run(out="/proc/remask", tokenizer="train:300")
+    assert (status, err) == (1, "error: /proc/remask/.work: no such file or directory\n")
+
+
+def test_an_interrupt_is_no_fault(run, tmp_path, monkeypatch):
+    """Ctrl-C reaches the worker, which in one process is in the main thread."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokens, "encode", interrupted)
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
+    assert run("--csv", path) == (130, "", "interrupted\n")
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_path, tokenizer_folder):
