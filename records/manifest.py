@@ -81,7 +81,7 @@ class Manifest:
     """The data, and the job that made it."""
 
     data: Data
-    job: Mapping[str, Any]  # package_version, options, created, seconds
+    job: Mapping[str, Any]  # package_version, created, csv
     format_version: int = FORMAT_VERSION
 
     def examples(self, split: str) -> int:
