@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from records.command_line import option
-from records.errors import RemaskError
+from records.command_line import option, require
 
 LONG_TEXT = ("pack", "window", "truncate")
 SAMPLE_TOKENIZER = "train:2000"
@@ -50,14 +49,14 @@ class RecordsOptions:
     processes: int = option(1, "worker processes; one uses all cores for tokenizing already", group="machine")
 
     def __post_init__(self) -> None:
-        _require(self.max_seq_length >= 8, "max_seq_length", self.max_seq_length, "at least 8")
-        _require(self.max_seq_length <= 1 << 16, "max_seq_length", self.max_seq_length, "at most 65536")
-        _require(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "0 to less than 1")
-        _require(self.num_shards >= 0, "num_shards", self.num_shards, "0 or more")
-        _require(self.processes >= 1, "processes", self.processes, "at least 1")
+        require(self.max_seq_length >= 8, "max_seq_length", self.max_seq_length, "at least 8")
+        require(self.max_seq_length <= 1 << 16, "max_seq_length", self.max_seq_length, "at most 65536")
+        require(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "0 to less than 1")
+        require(self.num_shards >= 0, "num_shards", self.num_shards, "0 or more")
+        require(self.processes >= 1, "processes", self.processes, "at least 1")
         if self.tokenizer.startswith("train:"):
             size = self.tokenizer[len("train:") :]
-            _require(
+            require(
                 size.isdecimal() and 100 <= int(size) <= 1_000_000,
                 "tokenizer",
                 self.tokenizer,
@@ -77,8 +76,3 @@ class ImdbOptions:
     source: str = option("", "URL, folder or archive of the reviews; none: their public home", metavar="URL|DIR|FILE")
     out: str = option("imdb.csv", "CSV file to write", metavar="FILE")
     overwrite: bool = option(False, "replace the file")
-
-
-def _require(holds: bool, name: str, found: object, expected: str) -> None:
-    if not holds:
-        raise RemaskError(f"{name}: found {found}, expected {expected}")

@@ -34,6 +34,20 @@ def option(default: Any, text: str, *, group: str = "options", choices: Sequence
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def require(holds: bool, name: str, found: object, expected: str) -> None:
+    """Refuse an option out of its range.
+
+    >>> require(2 <= 1, "rate", 2, "at most 1")
+    Traceback (most recent call last):
+    records.errors.RemaskError: rate: found 2, expected at most 1
+
+    Raises:
+        RemaskError: `holds` is false.
+    """
+    if not holds:
+        raise RemaskError(f"{name}: found {found}, expected {expected}")
+
+
 class Command(NamedTuple):
     """One word of a package's command line."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from records.command_line import option
+from records.command_line import option, require
 from records.errors import RemaskError
 
 
@@ -160,23 +160,23 @@ class TrainOptions:
             "shuffle_examples",
         )
         for name in positive:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         batch = "per_replica_batch_size" if self.per_replica_batch_size else "global_batch_size"
-        _require(getattr(self, batch) >= 1, batch, getattr(self, batch), "at least 1")
-        _require(
+        require(getattr(self, batch) >= 1, batch, getattr(self, batch), "at least 1")
+        require(
             0 <= self.warmup_steps <= self.train_steps,
             "warmup_steps",
             self.warmup_steps,
             f"0 to train_steps, which is {self.train_steps}",
         )
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")
-        _require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
-        _require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
-        _require(self.devices >= 0, "devices", self.devices, "0 or more")
-        _require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")
+        require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
+        require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
+        require(self.devices >= 0, "devices", self.devices, "0 or more")
+        require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class EvaluateOptions:
     devices: int = option(0, "replicas; 0 is every GPU, or else one CPU")
 
     def __post_init__(self) -> None:
-        _require(self.global_batch_size >= 1, "global_batch_size", self.global_batch_size, "at least 1")
-        _require(self.devices >= 0, "devices", self.devices, "0 or more")
+        require(self.global_batch_size >= 1, "global_batch_size", self.global_batch_size, "at least 1")
+        require(self.devices >= 0, "devices", self.devices, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class FillMaskOptions:
     top_k: int = option(5, "how many words to show for each [MASK]")
 
     def __post_init__(self) -> None:
-        _require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
+        require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
         if not self.text:
             raise RemaskError(
                 "text: nothing to fill; give a text, such as TEXT='The film was [MASK].', or - for standard input"
@@ -247,10 +247,5 @@ class ShowOptions:
     seed: int = option(0, "seed of the masks")
 
     def __post_init__(self) -> None:
-        _require(self.n >= 1, "n", self.n, "at least 1")
-        _require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
-
-
-def _require(holds: bool, name: str, found: object, expected: str) -> None:
-    if not holds:
-        raise RemaskError(f"{name}: found {found}, expected {expected}")
+        require(self.n >= 1, "n", self.n, "at least 1")
+        require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
