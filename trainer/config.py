@@ -1,6 +1,7 @@
 """The options of training and its neighbours, and the shape of a model. Only the standard library: help is instant."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,9 @@ class ModelConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise RemaskError(f"model: {name} is {getattr(self, name)}, expected 0 <= {name} < 1")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RemaskError(f"model: {name} is {getattr(self, name)}, expected a positive number")
         if self.hidden_size % self.num_attention_heads:
             raise RemaskError(
                 f"model: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
@@ -169,6 +173,8 @@ class TrainOptions:
             self.warmup_steps,
             f"0 to train_steps, which is {self.train_steps}",
         )
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            require(math.isfinite(getattr(self, name)), name, getattr(self, name), "a finite number")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")

@@ -270,7 +270,7 @@ def test_options_are_refused_before_a_commands_module_is_imported(capsys):
             ["trainer", "train", "--tpu", "a", "--devices", "2"],
             "devices: found 2, expected none beside tpu, whose cores are all used",
         ),
-        (["trainer", "train", "--learning_rate", "nan"], "learning_rate: found nan, expected more than 0"),
+        (["trainer", "train", "--learning_rate", "nan"], "learning_rate: found nan, expected a finite number"),
         (
             ["records", "verify", "--data", "no/such"],
             "no/such: no such folder; make the records first, with 'make records OUT=no/such'",

@@ -46,6 +46,8 @@ def test_shapes_can_be_built(name):
         ({"num_hidden_layers": 2.0}, "model: num_hidden_layers is 2.0, expected a whole number"),
         ({"type_vocab_size": True}, "model: type_vocab_size is True, expected a whole number"),
         ({"hidden_dropout_prob": None}, "model: hidden_dropout_prob is None, expected a number"),
+        ({"layer_norm_eps": 0.0}, "model: layer_norm_eps is 0.0, expected a positive number"),
+        ({"initializer_range": float("inf")}, "model: initializer_range is inf, expected a positive number"),
         ({"num_attention_heads": 0}, "model: num_attention_heads is 0, expected a positive number"),
     ],
 )
@@ -63,6 +65,8 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
         ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected at least 1"),
         ({"warmup_steps": 11, "train_steps": 10}, "warmup_steps: found 11, expected 0 to train_steps, which is 10"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected more than 0"),
+        ({"learning_rate": float("inf")}, "learning_rate: found inf, expected a finite number"),
+        ({"clip_norm": float("nan")}, "clip_norm: found nan, expected a finite number"),
         ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected 0 or more"),
         ({"clip_norm": 0.0}, "clip_norm: found 0.0, expected more than 0"),
         ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
