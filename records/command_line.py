@@ -20,7 +20,15 @@ from typing import Any, NamedTuple, NoReturn
 from records.errors import RemaskError
 
 
-def option(default: Any, text: str, *, group: str = "options", choices: Sequence[str] = (), metavar: str = "") -> Any:
+def option(
+    default: Any,
+    text: str,
+    *,
+    group: str = "options",
+    choices: Sequence[str] = (),
+    metavar: str = "",
+    instead_of: str = "",
+) -> Any:
     """Declare one field of an options dataclass.
 
     Args:
@@ -29,8 +37,15 @@ def option(default: Any, text: str, *, group: str = "options", choices: Sequence
         group: the heading under which `--help` lists it.
         choices: the words it may be, where it may not be any.
         metavar: what help calls the value; the kind of value when empty.
+        instead_of: the option that this one, where it is given, takes out of a preset.
     """
-    metadata = {"help": text, "group": group, "choices": tuple(choices), "metavar": metavar}
+    metadata = {
+        "help": text,
+        "group": group,
+        "choices": tuple(choices),
+        "metavar": metavar,
+        "instead_of": instead_of,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -99,7 +114,9 @@ def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: s
     groups["options"].add_argument("-h", "--help", action="help", help="show this and exit")
     given = vars(parser.parse_args(argv))
     preset = given.pop("preset", None)
-    values = {**(presets[preset] if preset else {}), **given}
+    replaced = {field.metadata["instead_of"] for field in fields if field.name in given}
+    values = {name: value for name, value in (presets[preset] if preset else {}).items() if name not in replaced}
+    values.update(given)
     return options_type(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

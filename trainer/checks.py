@@ -8,7 +8,7 @@ import tensorflow as tf
 from records.errors import RemaskError
 from records.manifest import SPLITS
 from records.reader import DataSet, damaged
-from trainer.config import ModelConfig, TrainOptions
+from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
 from trainer.fill_mask import encode
 
 
@@ -88,8 +88,9 @@ def batch_size(options: TrainOptions, *, replicas: int) -> int:
     """
     if options.per_replica_batch_size:
         return options.per_replica_batch_size * replicas
-    check_batch_size(options.global_batch_size, replicas=replicas)
-    return options.global_batch_size
+    size = options.global_batch_size or GLOBAL_BATCH_SIZE
+    check_batch_size(size, replicas=replicas)
+    return size
 
 
 def check_batch_size(global_batch_size: int, *, replicas: int) -> None:

@@ -107,6 +107,9 @@ CONTINUABLE = ("data", "run_dir", "steps_per_loop", "keep_checkpoints", "probes"
 """Options that may differ when a run is continued: they change how it is watched, not what it computes. (Of the data,
 the digest of its manifest must be the same, wherever it lies.)"""
 
+GLOBAL_BATCH_SIZE = 64
+"""Sequences a step, where neither batch size is given."""
+
 DTYPES = ("float32", "mixed_bfloat16")
 
 
@@ -130,9 +133,17 @@ class TrainOptions:
         metavar="NAME|DIR",
     )
     train_steps: int = option(2000, "optimizer steps", group="schedule")
-    global_batch_size: int = option(64, "sequences a step, over all replicas", group="schedule")
+    global_batch_size: int = option(
+        0,
+        f"sequences a step, over all replicas; 0 is {GLOBAL_BATCH_SIZE}, or what per_replica_batch_size makes it",
+        group="schedule",
+        instead_of="per_replica_batch_size",
+    )
     per_replica_batch_size: int = option(
-        0, "sequences a step on each replica, instead of global_batch_size", group="schedule"
+        0,
+        "sequences a step on each replica, instead of global_batch_size",
+        group="schedule",
+        instead_of="global_batch_size",
     )
     eval_every: int = option(200, "steps between evaluations", group="schedule")
     checkpoint_every: int = option(200, "steps between checkpoints", group="schedule")
@@ -165,8 +176,14 @@ class TrainOptions:
         )
         for name in positive:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        batch = "per_replica_batch_size" if self.per_replica_batch_size else "global_batch_size"
-        require(getattr(self, batch) >= 1, batch, getattr(self, batch), "at least 1")
+        for name in ("global_batch_size", "per_replica_batch_size"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(
+            not (self.global_batch_size and self.per_replica_batch_size),
+            "per_replica_batch_size",
+            self.per_replica_batch_size,
+            f"none beside global_batch_size, which is {self.global_batch_size}",
+        )
         require(
             0 <= self.warmup_steps <= self.train_steps,
             "warmup_steps",
@@ -196,7 +213,7 @@ class EvaluateOptions:
     data: str = option("out/sample", "folder of the data set", metavar="DIR")
     run_dir: str = option("out/sample-run", "evaluate the model that this run exported", metavar="DIR")
     model: str = option("", "evaluate this folder or hub name instead", metavar="NAME|DIR")
-    global_batch_size: int = option(64, "sequences at a time, over all replicas")
+    global_batch_size: int = option(GLOBAL_BATCH_SIZE, "sequences at a time, over all replicas")
     dtype: str = option("float32", "arithmetic", choices=DTYPES)
     devices: int = option(0, "replicas; 0 is every GPU, or else one CPU")
 

@@ -63,7 +63,8 @@ def write(
 
 def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
     """Return the model card: what the model was trained on, how, what it is worth and how to use it."""
-    options, data = saved.run["options"], manifest.data
+    options = {**saved.run["options"], "global_batch_size": saved.run["global_batch_size"]}
+    data = manifest.data
     by_step = {each.step: each for each in saved.evaluations}
     synthetic = any("synthetic" in source.file for source in data.sources)
     sections = [

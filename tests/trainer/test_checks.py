@@ -69,5 +69,6 @@ def test_probes_that_cannot_be_filled(data_set):
 
 def test_global_batch_is_dealt_out_evenly():
     assert batch_size(TrainOptions(global_batch_size=12), replicas=4) == 12
+    assert batch_size(TrainOptions(), replicas=4) == 64
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 10, expected a multiple of the 4 replicas$"):
         batch_size(TrainOptions(global_batch_size=10), replicas=4)

@@ -22,6 +22,20 @@ def test_presets_are_options(preset):
     assert options == TrainOptions(**PRESETS[preset])
 
 
+@pytest.mark.parametrize(
+    ("preset", "argv", "sizes"),
+    [
+        ("article", "--global_batch_size 64", (64, 0)),
+        ("sample", "--per_replica_batch_size 8", (0, 8)),
+        ("article", "--per_replica_batch_size 8", (0, 8)),
+        ("sample", "", (64, 0)),
+    ],
+)
+def test_a_batch_size_that_is_given_replaces_that_of_a_preset(preset, argv, sizes):
+    options = parse_options(TrainOptions, ["--preset", preset, *argv.split()], prog="train", presets=PRESETS)
+    assert (options.global_batch_size, options.per_replica_batch_size) == sizes
+
+
 def test_article_is_one_preset_away():
     options = TrainOptions(**PRESETS["article"])
     assert (options.per_replica_batch_size, options.train_steps, options.eval_every) == (16, 2000, 200)
@@ -61,8 +75,12 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
     ("options", "message"),
     [
         ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),
-        ({"global_batch_size": 0}, "global_batch_size: found 0, expected at least 1"),
-        ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected at least 1"),
+        ({"global_batch_size": -1}, "global_batch_size: found -1, expected 0 or more"),
+        ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected 0 or more"),
+        (
+            {"per_replica_batch_size": 16, "global_batch_size": 64},
+            "per_replica_batch_size: found 16, expected none beside global_batch_size, which is 64",
+        ),
         ({"warmup_steps": 11, "train_steps": 10}, "warmup_steps: found 11, expected 0 to train_steps, which is 10"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected more than 0"),
         ({"learning_rate": float("inf")}, "learning_rate: found inf, expected a finite number"),
