@@ -29,9 +29,8 @@ EVAL_SEED, EVAL_EPOCH = 0, 2**31 - 1
 """Evaluation masks are always these, at 15 %: losses compare across steps, runs and machines."""
 
 _PARSE_BLOCK = 2048  # records parsed at once
-_FILES_AT_ONCE = (
-    16  # fixed, since what TensorFlow would choose depends on the machine, and the order on what it chooses
-)
+# Fixed: what TensorFlow would choose depends on the machine, and the order on what it chooses.
+_FILES_AT_ONCE = 16
 _READ_BYTES = 4 << 20  # asked of the file system at once
 
 

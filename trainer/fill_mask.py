@@ -84,14 +84,15 @@ def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k:
     ids, places = encode(text, artifact, longest=model.config.max_position_embeddings)
     batch = {"input_ids": np.array([ids], np.int32), "masked_lm_positions": np.array([places], np.int32)}
     logits = np.asarray(model(batch, training=False), np.float32)[0]  # [masks, V]
-    words = {id_: token for token, id_ in artifact.vocabulary.items()}
+    tokenizer = artifact.tokenizer()
     masks = []
     for place, scores in zip(places, logits, strict=True):
         probabilities = _softmax(scores)
         order = np.argsort(-probabilities, kind="stable")[:top_k]
-        masks.append(tuple(Candidate(words.get(int(id_), f"id {id_}"), float(probabilities[id_])) for id_ in order))
+        words = [tokenizer.id_to_token(int(id_)) or f"id {id_}" for id_ in order]  # a model may have more than it
+        masks.append(tuple(map(Candidate, words, map(float, probabilities[order]))))
         ids[place] = int(order[0])
-    return Filled(text, tuple(masks), artifact.tokenizer().decode(ids, skip_special_tokens=True))
+    return Filled(text, tuple(masks), tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def table(filled: Filled) -> str:
