@@ -1,28 +1,23 @@
-"""Chooses where to train: a TPU that is named, every GPU there is, or one CPU."""
-
-from collections.abc import Callable
+"""Chooses where to train: the TPU of this machine, every GPU there is, or one CPU."""
 
 import tensorflow as tf
 
 from records.errors import RemaskError
 
 
-def choose_strategy(
-    *, tpu: str = "", devices: int = 0, check_hosts: Callable[[int], None] = lambda hosts: None
-) -> tf.distribute.Strategy:
+def choose_strategy(*, tpu: str = "", devices: int = 0) -> tf.distribute.Strategy:
     """Return the strategy for what is there.
 
     Args:
-        tpu: name of a Cloud TPU, or "local" on a TPU VM; empty for none.
+        tpu: "local", on a TPU VM, or empty for none.
         devices: replicas, at most as many as there are GPUs; without GPUs, that many logical CPUs, which are for tests;
             0 is every GPU, or else one CPU.
-        check_hosts: is told the number of hosts of a TPU before it is initialised, and may refuse it.
 
     Raises:
-        RemaskError: fewer devices than asked for, or a TPU that cannot be reached.
+        RemaskError: fewer devices than asked for, no TPU, or one of several hosts.
     """
     if tpu:
-        return _tpu_strategy(tpu, check_hosts)
+        return _tpu_strategy()
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         if devices > gpus:
@@ -65,35 +60,21 @@ def configure_logical_cpus(number: int) -> None:
             return
 
 
-def check_tpu_paths(tpu: str, **paths: str) -> None:
-    """Refuse a remote TPU with paths on the local disk, which its hosts cannot see.
-
-    Raises:
-        RemaskError: a path that is not on `gs://`.
-    """
-    if not tpu or tpu == "local":
-        return
-    for name, path in paths.items():
-        if not path.startswith("gs://"):
-            raise RemaskError(
-                f"{name}: {path} is on the local disk, which the hosts of the TPU {tpu!r} cannot see; put it on gs://, "
-                f"or train on a TPU VM with TPU=local"
-            )
-
-
-def _tpu_strategy(name: str, check_hosts: Callable[[int], None]) -> tf.distribute.Strategy:
+def _tpu_strategy() -> tf.distribute.Strategy:
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-        if name != "local":
-            tf.config.experimental_connect_to_cluster(resolver)
-        check_hosts(resolver.get_tpu_system_metadata().num_hosts)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        hosts = resolver.get_tpu_system_metadata().num_hosts
+        if hosts > 1:
+            raise RemaskError(
+                f"tpu: found {hosts} hosts, expected one: each would read the same sequences; use a TPU of one host"
+            )
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except RemaskError:
         raise
-    except Exception as error:  # the resolver, the Cloud API and the runtime each raise what they like
+    except Exception as error:  # the resolver and the runtime each raise what they like
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RemaskError(
-            f"tpu: {name!r} cannot be used ({reason}). It needs a TensorFlow built for TPUs, which the extra "
-            f"remask[tpu] installs, and the name of a TPU that is running, or local on a TPU VM"
+            f"tpu: 'local' cannot be used ({reason}). It needs a TPU VM, and a TensorFlow built for TPUs, which the "
+            f"extra remask[tpu] installs"
         ) from error
     return tf.distribute.TPUStrategy(resolver)

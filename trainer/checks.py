@@ -40,28 +40,26 @@ def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
 
 
 @contextlib.contextmanager
-def damage_explained(folder: str) -> Iterator[None]:
-    """Turn what TensorFlow raises when it reads a damaged shard of a data set into words for the user."""
+def errors_explained(data_set: DataSet) -> Iterator[None]:
+    """Turn what TensorFlow raises into words for the user: a damaged shard of a data set, or no memory left."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in error.message:
+            raise RemaskError("the disk is full; free some space, then run the same command again") from error
+        raise RemaskError(
+            "the device has no memory left for a batch of this size; give a smaller global_batch_size"
+        ) from error
     except tf.errors.OpError as error:
-        if explained := damaged(folder, error):
+        explained = damaged(data_set.folder, error)
+        if explained and (not isinstance(error, tf.errors.NotFoundError) or _names_a_shard(error.message, data_set)):
             raise explained from error
         raise
 
 
-def check_hosts(data_set: DataSet, hosts: int) -> None:
-    """Refuse fewer shards than there are hosts to read them.
-
-    Raises:
-        RemaskError: a split has fewer shards than there are hosts.
-    """
-    for split in SPLITS:
-        if (found := len(data_set.manifest.data.splits[split])) < hosts:
-            raise RemaskError(
-                f"{data_set.folder}: {found} {split} shards for {hosts} hosts, each of which reads its own; make the "
-                f"records again with --num_shards {hosts} or more"
-            )
+def _names_a_shard(message: str, data_set: DataSet) -> bool:
+    shards = data_set.manifest.data.splits.values()
+    return any(data_set.path(shard.file) in message for split in shards for shard in split)
 
 
 def check_probes(probes: tuple[str, ...], data_set: DataSet, config: ModelConfig) -> None:

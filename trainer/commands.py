@@ -62,7 +62,8 @@ def start_tensorflow() -> None:
             import keras  # noqa: F401
             import tensorflow as tf
 
-            tf.config.list_physical_devices()
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)  # leave others what is not needed
         except BaseException:
             said.seek(0)
             os.write(shown, said.read())

@@ -159,7 +159,7 @@ class TrainOptions:
     dtype: str = option("float32", "arithmetic", group="model", choices=DTYPES)
     seed: int = option(0, "of the order, the masks, the dropout and fresh weights", group="model")
     shuffle_examples: int = option(65536, "sequences that are shuffled together", group="input")
-    tpu: str = option("", "name of a Cloud TPU, or local on a TPU VM", group="devices", metavar="NAME")
+    tpu: str = option("", "local, on a TPU VM, to train on its TPU", group="devices", metavar="local")
     devices: int = option(0, "replicas to train on; 0 is every GPU, or else one CPU", group="devices")
     probes: tuple[str, ...] = option(
         PROBES, "sentences with a [MASK] to fill at each evaluation", group="what", metavar="TEXT"
@@ -199,6 +199,12 @@ class TrainOptions:
         require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
         require(self.devices >= 0, "devices", self.devices, "0 or more")
         require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
+        require(
+            self.tpu in ("", "local"),
+            "tpu",
+            self.tpu,
+            "local, on a TPU VM: in this version records and runs lie on the local disk, which no other TPU can see",
+        )
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 
 

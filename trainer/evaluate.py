@@ -30,7 +30,7 @@ def main(options: EvaluateOptions) -> None:
         model = BertMaskedLM(start.config, seed=0, dtype=options.dtype)
         pretrained.read_weights(model, start, say=print)
     batches = eval_batches(data_set, global_batch_size=options.global_batch_size)
-    with checks.damage_explained(data_set.folder):
+    with checks.errors_explained(data_set):
         found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
     assert found is not None  # nothing stops it
     print(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set, parse
 from records.schema import PAD_ID
-from trainer.checks import damage_explained
+from trainer.checks import errors_explained
 from trainer.config import ShowOptions
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
@@ -22,8 +22,8 @@ _COLOURS = {"masked": "31", "random": "33", "kept": "32"}  # red, yellow, green
 def main(options: ShowOptions) -> int:
     """Print the first sequences of a split."""
     data_set = open_data_set(options.data)
-    with damage_explained(options.data):
-        shown = list(_first(data_set, options.split, options.n))
+    with errors_explained(data_set):
+        shown = list(first(data_set, options.split, options.n))
     if not shown:
         raise RemaskError(f"{options.data}: the {options.split} split is empty; try SPLIT=train, or make more records")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -31,19 +31,27 @@ def main(options: ShowOptions) -> int:
         print(f"example {example_id}: {_described(input_ids, data_set)}")
         print(f"  {rendered(data_set, input_ids)}")
         for epoch in EPOCHS if options.masks else ():
-            batch = mask_tokens(
-                tf.constant([input_ids]),
-                tf.constant([example_id], tf.int64),
-                seed=options.seed,
-                epoch=epoch,
-                vocabulary=Vocabulary.of(data_set.tokenizer),
-                masking=Masking(rate=options.mask_rate, whole_word=options.whole_word),
-            )
-            row = {name: values[0].numpy() for name, values in batch.items()}
+            masking = Masking(rate=options.mask_rate, whole_word=options.whole_word)
+            row = masked_row(data_set, input_ids, example_id, seed=options.seed, epoch=epoch, masking=masking)
             print(f"  epoch {epoch}: {rendered(data_set, row['input_ids'], row, colour=colour)}")
     if options.masks:
         print("what stands there⟨the word to find⟩; " + ", ".join(_painted(kind, kind, colour) for kind in _COLOURS))
     return 0
+
+
+def masked_row(
+    data_set: DataSet, input_ids: NDArray[np.integer], example_id: int, *, seed: int, epoch: int, masking: Masking
+) -> dict[str, NDArray[np.generic]]:
+    """Return a sequence as an epoch masks it: one row of what `trainer.masking.mask_tokens` returns."""
+    batch = mask_tokens(
+        tf.constant([input_ids]),
+        tf.constant([example_id], tf.int64),
+        seed=seed,
+        epoch=epoch,
+        vocabulary=Vocabulary.of(data_set.tokenizer),
+        masking=masking,
+    )
+    return {name: values[0].numpy() for name, values in batch.items()}
 
 
 def rendered(
@@ -73,7 +81,7 @@ def rendered(
     return " ".join(words)
 
 
-def _first(data_set: DataSet, split: str, count: int) -> Iterator[tuple[NDArray[np.int32], int]]:
+def first(data_set: DataSet, split: str, count: int) -> Iterator[tuple[NDArray[np.int32], int]]:
     """Yield the first sequences of a split, and their ids."""
     for shard in data_set.manifest.data.splits[split]:
         records = tf.data.TFRecordDataset(data_set.path(shard.file), data_set.compression).take(count).batch(count)

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from records.reader import DataSet, open_data_set, parse
+from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ModelConfig, TrainOptions
 from trainer.data import eval_batches, train_batches
 from trainer.evaluate import Evaluator
-from trainer.masking import Masking, Vocabulary, mask_tokens
+from trainer.masking import Masking
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.progress import Progress, duration
 from trainer.session import OnSteps, Session
-from trainer.show import rendered
+from trainer.show import first, masked_row, rendered
 from trainer.step import Batch, TrainLoop
 from trainer.stop import stop_signals
 
@@ -40,7 +40,6 @@ def train(
     """
     began = time.monotonic()
     # What needs no accelerator comes first: to be refused then costs seconds.
-    accelerator.check_tpu_paths(options.tpu, data=options.data, run_dir=options.run_dir)
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
     found = runs.resume(options, manifest_digest=digest, say=print)
@@ -55,9 +54,7 @@ def train(
     checks.check_data(data_set, config, name=options.model)
     checks.check_probes(options.probes, data_set, config)
 
-    strategy = strategy or accelerator.choose_strategy(
-        tpu=options.tpu, devices=options.devices, check_hosts=lambda hosts: checks.check_hosts(data_set, hosts)
-    )
+    strategy = strategy or accelerator.choose_strategy(tpu=options.tpu, devices=options.devices)
     batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
     run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size)
     with strategy.scope():
@@ -73,7 +70,7 @@ def train(
     del found  # the state just read is as large as the model and its optimizer together
 
     with (
-        checks.damage_explained(data_set.folder),
+        checks.errors_explained(data_set),
         Progress(
             options.run_dir,
             start_step=at.step,
@@ -175,16 +172,6 @@ def _masking(options: TrainOptions) -> Masking:
 
 def _example(data_set: DataSet, options: TrainOptions) -> str:
     """Return a sequence of the train split as the first epoch masks it, with what is to be found."""
-    shard = next(shard for shard in data_set.manifest.data.splits["train"] if shard.examples)
-    record = tf.data.TFRecordDataset(data_set.path(shard.file), data_set.compression).batch(1)
-    input_ids, example_id = parse(next(iter(record)), max_seq_length=data_set.max_seq_length)
-    masked = mask_tokens(
-        input_ids,
-        example_id,
-        seed=options.seed,
-        epoch=0,
-        vocabulary=Vocabulary.of(data_set.tokenizer),
-        masking=_masking(options),
-    )
-    row = {name: values[0].numpy() for name, values in masked.items()}
+    ((input_ids, example_id),) = first(data_set, "train", 1)
+    row = masked_row(data_set, input_ids, example_id, seed=options.seed, epoch=0, masking=_masking(options))
     return rendered(data_set, row["input_ids"], row)

@@ -1,8 +1,10 @@
+import types
+
 import pytest
 import tensorflow as tf
 
 from records.errors import RemaskError
-from trainer.accelerator import check_tpu_paths, choose_strategy, kind
+from trainer.accelerator import choose_strategy, kind
 
 
 def test_without_anything_it_is_one_cpu():
@@ -28,20 +30,21 @@ def test_tpu_where_there_is_none_is_explained_in_a_line():
         choose_strategy(tpu="local")
     said = str(refused.value)
     assert said.startswith("tpu: 'local' cannot be used (")
-    assert said.endswith(
-        "). It needs a TensorFlow built for TPUs, which the extra remask[tpu] installs, and the name of a TPU that is "
-        "running, or local on a TPU VM"
-    )
+    assert said.endswith("). It needs a TPU VM, and a TensorFlow built for TPUs, which the extra remask[tpu] installs")
     assert "\n" not in said
 
 
-def test_remote_tpu_and_local_paths_do_not_go_together():
+def test_tpu_of_several_hosts_is_refused(monkeypatch):
+    class Resolver:
+        def __init__(self, tpu):
+            assert tpu == "local"
+
+        def get_tpu_system_metadata(self):
+            return types.SimpleNamespace(num_hosts=4)
+
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", Resolver)
     with pytest.raises(RemaskError) as refused:
-        check_tpu_paths("pod", data="gs://bucket/data", run_dir="out/run")
+        choose_strategy(tpu="local")
     assert str(refused.value) == (
-        "run_dir: out/run is on the local disk, which the hosts of the TPU 'pod' cannot see; put it on gs://, or "
-        "train on a TPU VM with TPU=local"
+        "tpu: found 4 hosts, expected one: each would read the same sequences; use a TPU of one host"
     )
-    check_tpu_paths("pod", data="gs://bucket/data", run_dir="gs://bucket/run")
-    check_tpu_paths("local", run_dir="out/run")
-    check_tpu_paths("", run_dir="out/run")

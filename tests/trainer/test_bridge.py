@@ -357,7 +357,7 @@ def test_config_json_gives_the_shape_back(size: int, heads: int, layers: int, ra
         hidden_dropout_prob=rate,
         attention_probs_dropout_prob=rate / 2,
         initializer_range=rate + 0.01,
-        layer_norm_eps=rate / 3,
+        layer_norm_eps=rate + 1e-12,
         cls_token_id=cls_token_id,
     )
     text = json.dumps(bridge.huggingface_config(config))

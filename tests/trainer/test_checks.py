@@ -1,13 +1,15 @@
 from dataclasses import replace
 
 import pytest
+import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
-from trainer.checks import batch_size, check_data, check_hosts, check_probes
+from trainer.checks import batch_size, check_data, check_probes, errors_explained
 from trainer.config import ModelConfig, TrainOptions
 
 CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
+DAMAGED = "{folder}: a shard is damaged, cut short or gone; 'make verify DATA={folder}' finds which, and where"
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +19,6 @@ def data_set(tiny_data_set):
 
 def test_what_fits_is_let_through(data_set):
     check_data(data_set, CONFIG, name="toy")
-    check_hosts(data_set, 2)
     check_probes(("a [MASK].",), data_set, CONFIG)
 
 
@@ -50,13 +51,32 @@ def test_empty_split(data_set):
     )
 
 
-def test_fewer_shards_than_hosts(data_set):
-    with pytest.raises(RemaskError) as refused:
-        check_hosts(data_set, 3)
-    assert str(refused.value) == (
-        f"{data_set.folder}: 2 validation shards for 3 hosts, each of which reads its own; make the records again with "
-        f"--num_shards 3 or more"
-    )
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (tf.errors.DataLossError(None, None, "corrupted record at 99"), DAMAGED),
+        (tf.errors.NotFoundError(None, None, "{folder}/train-00000-of-00004.tfrecord; No such file"), DAMAGED),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+            "the device has no memory left for a batch of this size; give a smaller global_batch_size",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device"),
+            "the disk is full; free some space, then run the same command again",
+        ),
+    ],
+    ids=["damaged", "gone", "memory", "disk"],
+)
+def test_what_tensorflow_raises_is_explained(data_set, error, said):
+    error._message = error.message.replace("{folder}", data_set.folder)
+    with pytest.raises(RemaskError) as explained, errors_explained(data_set):
+        raise error
+    assert str(explained.value) == said.replace("{folder}", data_set.folder)
+
+
+def test_another_file_that_is_gone_is_no_damaged_shard(data_set):
+    with pytest.raises(tf.errors.NotFoundError), errors_explained(data_set):
+        raise tf.errors.NotFoundError(None, None, "out/run/tensorboard/events.out; No such file or directory")
 
 
 def test_probes_that_cannot_be_filled(data_set):

@@ -89,7 +89,12 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
         ({"clip_norm": 0.0}, "clip_norm: found 0.0, expected more than 0"),
         ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
         ({"dropout": 1.0}, "dropout: found 1.0, expected -1, or 0 <= dropout < 1"),
-        ({"tpu": "pod", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
+        (
+            {"tpu": "pod"},
+            "tpu: found pod, expected local, on a TPU VM: in this version records and runs lie on the local disk, "
+            "which no other TPU can see",
+        ),
+        ({"tpu": "local", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
         ({"seed": -1}, "seed: found -1, expected 0 to 2**63 - 1"),
     ],
 )
