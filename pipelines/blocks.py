@@ -1,8 +1,9 @@
 """Tokenized documents on their way from one half of the job to the other.
 
 Between the rows and the shards every document must meet its duplicates and find its shard: a shuffle. Beam's local
-runner keeps what it groups in memory, so only references travel through it; the documents lie in block files, sorted by
-id, and what is grouped are byte ranges of them. So memory stays flat in the size of the input.
+runner keeps what it groups in memory, so only references travel through it: the documents lie in block files, sorted by
+id, and what is grouped are byte ranges of them, some 50 KB for the documents of 4 MB of text. A shard is put together
+in memory.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.config import MAX_SHARDS
 from pipelines.split import DOCUMENT_ID_BYTES
 from records import storage
 
-BUCKETS = 1 << 14
+BUCKETS = MAX_SHARDS
 """Ranges of document ids, from which shards are put together."""
 
 _NUMBER = np.dtype("<u4")  # lengths and tokens
@@ -98,7 +100,7 @@ def read_slices(parts: Iterable[Slice]) -> Documents:
     sources, lengths, tokens = [], [], []
     for part in parts:
         count, tokens_start = part.last - part.first, part.documents * (DOCUMENT_ID_BYTES + _NUMBER.itemsize)
-        with storage.local(part.path).open("rb") as file:
+        with storage.open_read(part.path) as file:
             file.seek(part.first * DOCUMENT_ID_BYTES)
             joined = file.read(count * DOCUMENT_ID_BYTES)
             file.seek(part.documents * DOCUMENT_ID_BYTES + part.first * _NUMBER.itemsize)

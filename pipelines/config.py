@@ -7,6 +7,7 @@ from typing import Any
 from records.command_line import option, require
 
 LONG_TEXT = ("pack", "window", "truncate")
+MAX_SHARDS = 1 << 14
 SAMPLE_TOKENIZER = "train:2000"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"sample": {"max_seq_length": 32}}
@@ -44,7 +45,11 @@ class RecordsOptions:
         choices=LONG_TEXT,
     )
     validation_fraction: float = option(0.05, "share of the texts that is held out", group="output")
-    num_shards: int = option(0, "shards of the train split; 0: some tens of MB each, at least 8", group="output")
+    num_shards: int = option(
+        0,
+        "shards of the train split, fewer where there are too few texts; 0: some tens of MB each, at least 8",
+        group="output",
+    )
     compression: str = option("none", "of the shards", group="output", choices=("none", "gzip"))
     processes: int = option(1, "worker processes; one uses all cores for tokenizing already", group="machine")
 
@@ -52,7 +57,7 @@ class RecordsOptions:
         require(self.max_seq_length >= 8, "max_seq_length", self.max_seq_length, "at least 8")
         require(self.max_seq_length <= 1 << 16, "max_seq_length", self.max_seq_length, "at most 65536")
         require(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "0 to less than 1")
-        require(self.num_shards >= 0, "num_shards", self.num_shards, "0 or more")
+        require(0 <= self.num_shards <= MAX_SHARDS, "num_shards", self.num_shards, f"0 to {MAX_SHARDS}")
         require(self.processes >= 1, "processes", self.processes, "at least 1")
         if self.tokenizer.startswith("train:"):
             size = self.tokenizer[len("train:") :]

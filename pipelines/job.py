@@ -3,6 +3,7 @@
 Local runs name `FnApiRunner`: Beam's `DirectRunner` first tries to download a binary, which hangs behind a firewall.
 """
 
+import dataclasses
 import glob
 import itertools
 import json
@@ -26,7 +27,7 @@ from pipelines.clean import clean
 from pipelines.config import RecordsOptions
 from pipelines.progress import Progress
 from pipelines.shards import Layout, Written, file_name, shard_of_bucket, write_shard
-from pipelines.source import BadRow, Piece, Row, check_source, find_sources, read_piece, split_source
+from pipelines.source import BadRow, Piece, Row, check_source, decode, find_sources, read_piece, split_source
 from pipelines.split import document_id, split_of
 from records import storage, tokenizer
 from records.errors import RemaskError
@@ -168,7 +169,7 @@ class TokenizePiece(beam.DoFn):
                 return
             counts["malformed"] = len(bad)
             yield from _blocks(name, documents, source=piece.source)
-            bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad) if bad else ""
+            bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad, self._shape.encoding) if bad else ""
             yield beam.pvalue.TaggedOutput(
                 "rows", RowCounts(piece.source, piece.start, part, bad_rows=bad_rows, **counts)
             )
@@ -283,7 +284,7 @@ def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, opti
     job = {
         "package_version": pipelines.__version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "csv": list(options.csv) or [sample.LABEL],
+        "options": dataclasses.asdict(options),
     }
     try:
         with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([], **flags)) as pipeline:
@@ -291,6 +292,10 @@ def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, opti
     except Exception as error:
         if str(error).startswith("KeyboardInterrupt"):  # Beam makes a RuntimeError of it
             raise KeyboardInterrupt from None
+        if "Channel closed prematurely" in str(error):
+            raise RemaskError(
+                "a worker process was killed, most likely for lack of memory; use fewer processes, as with PROCESSES=1"
+            ) from error
         if message := _message(error):
             raise RemaskError(message) from error
         raise
@@ -344,7 +349,7 @@ def _write_shard(keyed: tuple[tuple[str, str], Iterable[Slice]], shape: Shape) -
     return write_shard(shape.folder, name, parts, split=split, layout=shape.layout)
 
 
-def _write_bad_rows(path: str, source: str, bad: Iterable[BadRow]) -> str:
+def _write_bad_rows(path: str, source: str, bad: Iterable[BadRow], encoding: str) -> str:
     """Write malformed rows as they were found, a JSON object a line, and return the path."""
     with storage.open_write(path) as file:
         for row in bad:
@@ -353,7 +358,7 @@ def _write_bad_rows(path: str, source: str, bad: Iterable[BadRow]) -> str:
                 "row": row.number,
                 "line": row.line,
                 "reason": row.reason,
-                "raw": row.raw.decode("utf-8", "surrogateescape"),
+                "raw": decode(row.raw, encoding)[0],
             }
             file.write((json.dumps(letter) + "\n").encode())
     return path

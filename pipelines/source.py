@@ -57,7 +57,7 @@ def find_sources(patterns: Sequence[str]) -> tuple[str, ...]:
     Raises:
         RemaskError: a pattern that stands for no file, or for a directory.
     """
-    found: set[str] = set()
+    found: dict[str, str] = {}  # by real path: the same file by two names would be all duplicates
     for pattern in patterns:
         _refuse_cloud(pattern)
         if os.path.isdir(pattern):
@@ -66,8 +66,8 @@ def find_sources(patterns: Sequence[str]) -> tuple[str, ...]:
         files = [os.path.normpath(path) for path in paths if not os.path.isdir(path)]
         if not files:
             raise RemaskError(f"no such file: {pattern}")
-        found.update(files)
-    return tuple(sorted(found))
+        found.update((os.path.realpath(file), file) for file in files)
+    return tuple(sorted(found.values()))
 
 
 def check_source(path: str, *, column: str, encoding: str) -> None:
@@ -137,7 +137,7 @@ def read_piece(piece: Piece, *, column: str, encoding: str) -> Iterator[Row | Ba
         columns, start, line = len(header.names), piece.start, piece.first_line
         scanner = Scanner(stream, path=piece.path, columns=columns, start=start, line=line, stop=stop, wanted=wanted)
         for number, (_, line, data, reason) in enumerate(scanner, piece.first_row):
-            yield BadRow(number, line, reason, data) if reason else Row(number, *_decode(unquoted(data), encoding))
+            yield BadRow(number, line, reason, data) if reason else Row(number, *decode(unquoted(data), encoding))
 
 
 class _Header(NamedTuple):
@@ -146,7 +146,7 @@ class _Header(NamedTuple):
     lines: int  # in it and before it
 
 
-def _decode(field: bytes, encoding: str) -> tuple[str, bool]:
+def decode(field: bytes, encoding: str) -> tuple[str, bool]:
     """Return the text of a field, and whether it had to be read as ISO-8859-1."""
     try:
         return field.decode(encoding), False
@@ -180,7 +180,7 @@ def _refuse_other_formats(path: str, data: bytes) -> None:
 
 
 def _column_index(path: str, header: _Header, *, column: str, encoding: str) -> int:
-    names = [_decode(name, encoding)[0] for name in header.names]
+    names = [decode(name, encoding)[0] for name in header.names]
     places = [place for place, name in enumerate(names) if name == column]
     if len(places) == 1:
         return places[0]

@@ -1,6 +1,7 @@
 """Adds up what a job did, for the manifest and for the person who waits for it."""
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -64,13 +65,13 @@ def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str
         lines.append(
             f"look at    {storage.join(folder, 'dead_letters.jsonl')}: the malformed rows, with the reason of each"
         )
-    lines.append(f"next       make show DATA={folder}; make train DATA={folder}")
+    lines.append(f"next       make show DATA={shlex.quote(folder)}; make train DATA={shlex.quote(folder)}")
     return "\n".join(lines)
 
 
 def _source(number: int, file: str, shards: "Sequence[Written]", rows: "Sequence[RowCounts]") -> Source:
     of_source = [count for count in rows if count.source == number]
-    return Source(
+    source = Source(
         file=file,
         rows=sum(count.rows for count in of_source),
         documents=sum(made.documents.get(number, 0) for made in shards),
@@ -82,6 +83,9 @@ def _source(number: int, file: str, shards: "Sequence[Written]", rows: "Sequence
         recoded=sum(count.recoded for count in of_source),
         tokens_dropped=sum(made.tokens_dropped.get(number, 0) for made in shards),
     )
+    if source.rows != source.documents + sum(source.dropped.values()):
+        raise RuntimeError(f"a fault of remask: not every row is accounted for in {source}")
+    return source
 
 
 def _split(made: Manifest, split: str) -> str:

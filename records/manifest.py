@@ -129,8 +129,12 @@ class Manifest:
             raise RemaskError(f"{name}: damaged ({error}); make the records again with 'make records'") from None
 
     def digest(self) -> str:
-        """Return a digest of the data part, by which a checkpoint knows the data that it was trained on."""
-        text = json.dumps(dataclasses.asdict(self.data), sort_keys=True)
+        """Return a digest of the records, by which a run knows the data that it was trained on.
+
+        What files are called, and where the tokenizer came from, is no part of it.
+        """
+        shards = {split: [dataclasses.asdict(shard) for shard in held] for split, held in self.data.splits.items()}
+        text = json.dumps([self.data.max_seq_length, self.data.tokenizer.sha256, shards], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -29,6 +29,9 @@ ROLES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_
 _UNUSED = re.compile(r"\[unused\d+\]")
 
 
+_STRUCTURAL = ("pad_token", "cls_token", "sep_token", "mask_token")
+
+
 @dataclass(frozen=True)
 class TokenizerArtifact:
     """A HuggingFace tokenizer as the bytes of its two files, and what those say.
@@ -93,6 +96,12 @@ class TokenizerArtifact:
     def mask_token(self) -> str:
         """How [MASK] is written in a text."""
         return self._roles["mask_token"]
+
+    @property
+    def structural(self) -> dict[str, int]:
+        """The tokens that give a sequence its form, and their ids; a text must never be given one."""
+        ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
+        return dict(zip((self._roles[role] for role in _STRUCTURAL), ids, strict=True))
 
     @functools.cached_property
     def special_ids(self) -> tuple[int, ...]:
@@ -250,11 +259,17 @@ def _checked(name: str, tokenizer_json: bytes, tokenizer_config_json: bytes) -> 
     _config(name, tokenizer_config_json)
     try:
         made = TokenizerArtifact(name, tokenizer_json, tokenizer_config_json)
-        made.tokenizer()
+        read = {token: made.tokenizer().encode(token, add_special_tokens=False).ids for token in made.structural}
     except RemaskError:
         raise
     except Exception as error:  # `tokenizers` raises nothing more exact
         raise RemaskError(
             f"tokenizer {name}: its {TOKENIZER_JSON} is damaged, or not a word-piece tokenizer's ({error})"
         ) from None
+    for token, ids in read.items():
+        if made.structural[token] in ids and token != ROLES["unk_token"]:
+            raise RemaskError(
+                f"tokenizer {name}: a text that says {token} would be given that special token, and tear its sequence "
+                f"apart; use a tokenizer that cuts words at brackets, as BERT's does"
+            )
     return made

@@ -237,3 +237,18 @@ def test_bert_from_its_old_layout_is_the_same(tmp_path):
     (tmp_path / "vocab.txt").write_bytes((Path(BERT) / "vocab.txt").read_bytes())
     old, new = tokenizer.load(str(tmp_path)), tokenizer.load(BERT)
     assert json.loads(old.tokenizer_json) == json.loads(new.tokenizer_json)
+
+
+def test_a_tokenizer_that_finds_special_tokens_in_plain_text_is_refused(tmp_path, toy_tokenizer):
+    """Its words end at white space only, so a review that says [CLS] would start a segment."""
+    description = json.loads(toy_tokenizer.tokenizer_json)
+    description["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    description["normalizer"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description))
+    (tmp_path / "tokenizer_config.json").write_bytes(toy_tokenizer.tokenizer_config_json)
+    with pytest.raises(RemaskError) as error:
+        tokenizer.load(str(tmp_path))
+    assert str(error.value) == (
+        f"tokenizer {tmp_path}: a text that says [PAD] would be given that special token, and tear its sequence apart; "
+        "use a tokenizer that cuts words at brackets, as BERT's does"
+    )
