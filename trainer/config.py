@@ -95,7 +95,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "model": "tiny",
         "global_batch_size": 64,
         "train_steps": 800,
-        "learning_rate": 3e-3,
+        "learning_rate": 2e-3,
         "warmup_steps": 80,
         "dropout": 0.0,
     },
@@ -106,6 +106,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 CONTINUABLE = ("data", "run_dir", "steps_per_loop", "keep_checkpoints", "probes", "tpu", "devices")
 """Options that may differ when a run is continued: they change how it is watched, not what it computes. (Of the data,
 the digest of its manifest must be the same, wherever it lies.)"""
+
+SAMPLE = "out/sample"
+"""Folder of the data set that 'make records' makes from the embedded corpus."""
 
 GLOBAL_BATCH_SIZE = 64
 """Sequences a step, where neither batch size is given."""
@@ -121,7 +124,7 @@ class TrainOptions:
         RemaskError: an option outside its range, or two that contradict each other.
     """
 
-    data: str = option("out/sample", "folder of the data set", group="what", metavar="DIR")
+    data: str = option(SAMPLE, "folder of the data set", group="what", metavar="DIR")
     run_dir: str = option(
         "out/sample-run", "folder for checkpoints, metrics and the exported model", group="what", metavar="DIR"
     )
@@ -216,7 +219,9 @@ class EvaluateOptions:
         RemaskError: an option outside its range.
     """
 
-    data: str = option("out/sample", "folder of the data set", metavar="DIR")
+    data: str = option(
+        "", f"folder of the data set; the one the run was trained on when empty, {SAMPLE} for a model", metavar="DIR"
+    )
     run_dir: str = option("out/sample-run", "evaluate the model that this run exported", metavar="DIR")
     model: str = option("", "evaluate this folder or hub name instead", metavar="NAME|DIR")
     global_batch_size: int = option(GLOBAL_BATCH_SIZE, "sequences at a time, over all replicas")
@@ -267,7 +272,7 @@ class ShowOptions:
         RemaskError: an option outside its range.
     """
 
-    data: str = option("out/sample", "folder of the data set", metavar="DIR")
+    data: str = option(SAMPLE, "folder of the data set", metavar="DIR")
     n: int = option(3, "how many sequences")
     split: str = option("train", "which split", choices=("train", "validation"))
     masks: bool = option(False, "show how epochs 0, 1 and 2 mask each sequence")
