@@ -8,20 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from records.reader import open_data_set
-from trainer import accelerator, checks, pretrained
+from trainer import accelerator, checks, pretrained, runs
 from trainer.checkpoint import Evaluation
-from trainer.config import EvaluateOptions
+from trainer.config import SAMPLE, EvaluateOptions
 from trainer.data import eval_batches
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
-from trainer.runs import exported
 from trainer.step import Batch
 
 
 def main(options: EvaluateOptions) -> None:
     """Evaluate a model in HuggingFace's layout, and print the figures."""
-    data_set = open_data_set(options.data)
-    name = options.model or exported(options.run_dir)
+    name = options.model or runs.exported(options.run_dir)
+    data = options.data or (SAMPLE if options.model else runs.existing(options.run_dir)["options"]["data"])
+    data_set = open_data_set(data)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
     strategy = accelerator.choose_strategy(devices=options.devices)
@@ -34,7 +34,7 @@ def main(options: EvaluateOptions) -> None:
         found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
     assert found is not None  # nothing stops it
     print(
-        f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {options.data}, "
+        f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {data}, "
         f"{found.tokens:,} masked tokens: loss {found.loss:.4f}, perplexity {found.perplexity:,.2f}, "
         f"accuracy {found.accuracy:.2%}, top-5 accuracy {found.top5_accuracy:.2%}"
     )

@@ -54,10 +54,16 @@ def resume(
     """Read the newest checkpoint of the run that `options` name; None where there is none yet.
 
     Raises:
-        RemaskError: the run has other options or other data, or none of its checkpoints can be read.
+        RemaskError: the run has other options or other data, none of its checkpoints can be read, or it has some and
+            no `run.json`.
     """
     run = load(options.run_dir)
     if run is None:
+        if found := checkpoint.paths(checkpoints(options.run_dir)):
+            raise RemaskError(
+                f"{options.run_dir}: found checkpoints ({len(found)}) and no {RUN_JSON}; copy that file back, which "
+                f"says what they belong to, or remove {checkpoints(options.run_dir)} to start the run again"
+            )
         return None
     check_continues(options.run_dir, run, options=options, manifest_digest=manifest_digest)
     return checkpoint.latest(checkpoints(options.run_dir), say=say)
@@ -85,6 +91,18 @@ def load(run_dir: str) -> Run | None:
         return {key: run[key] for key in ("options", "manifest", "model", "global_batch_size")}
     except (ValueError, KeyError, TypeError):
         raise RemaskError(f"{path}: damaged; remove {run_dir} to start the run again") from None
+
+
+def existing(run_dir: str) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        RemaskError: there is none, or `run.json` is damaged.
+    """
+    run = load(run_dir)
+    if run is None:
+        raise RemaskError(f"{run_dir}: no {RUN_JSON}, so this is not a run; make one with 'make train RUN={run_dir}'")
+    return run
 
 
 def begin(options: TrainOptions, *, manifest_digest: str, config: ModelConfig, global_batch_size: int) -> Run:

@@ -69,7 +69,10 @@ def test_sums_are_those_of_the_loss(tiny_data_set):
 
 def test_command_prints_one_line(tiny_data_set, trained_run, capsys):
     main(EvaluateOptions(data=tiny_data_set, run_dir=trained_run, global_batch_size=16))
-    said = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out
+    said = output.splitlines()
     name = f"{trained_run}/export"
     assert said[0] == f"model {name}: weights read"
     assert said[1].startswith(f"{name} on 37 held-out sequences of {tiny_data_set}, 69 masked tokens: loss ")
+    main(EvaluateOptions(run_dir=trained_run, global_batch_size=16))  # the run knows its data
+    assert capsys.readouterr().out == output

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from records.errors import RemaskError
-from trainer import runs
+from trainer import checkpoint, runs
 from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
 
 CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
@@ -27,6 +27,17 @@ def test_damaged_run_json(tmp_path):
     with pytest.raises(RemaskError) as refused:
         runs.load(str(tmp_path))
     assert str(refused.value) == f"{tmp_path}/run.json: damaged; remove {tmp_path} to start the run again"
+
+
+def test_checkpoints_without_run_json_are_not_written_over(tmp_path):
+    run = {"options": {}, "manifest": "", "model": {}, "global_batch_size": 64}
+    checkpoint.save(f"{tmp_path}/checkpoints", checkpoint.Checkpoint(5, run, ()), {})
+    with pytest.raises(RemaskError) as refused:
+        runs.resume(TrainOptions(run_dir=str(tmp_path)), manifest_digest="a" * 64, say=print)
+    assert str(refused.value) == (
+        f"{tmp_path}: found checkpoints (1) and no run.json; copy that file back, which says what they belong to, or "
+        f"remove {tmp_path}/checkpoints to start the run again"
+    )
 
 
 def test_every_option_is_either_continuable_or_refused(tmp_path):
