@@ -15,15 +15,14 @@ from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ExportOptions, ModelConfig
 from trainer.model import BertMaskedLM
 
+_TAG = "- remask"  # in the front matter of a card: by it we know our own
+
 
 def main(options: ExportOptions) -> None:
     """Export the best or the last checkpoint of a run."""
-    run = runs.load(options.run_dir)
-    if run is None:
-        raise RemaskError(
-            f"{options.run_dir}: no {runs.RUN_JSON}, so this is not a run; make one with "
-            f"'make train RUN={options.run_dir}'"
-        )
+    run = runs.existing(options.run_dir)
+    out = options.out or runs.export(options.run_dir)
+    _check_ours(out)
     data = options.data or run["options"]["data"]
     made = manifests.load(data)
     if made.digest() != run["manifest"]:
@@ -31,7 +30,6 @@ def main(options: ExportOptions) -> None:
     chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
     model = BertMaskedLM(ModelConfig(**run["model"]), seed=0)
     checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-    out = options.out or runs.export(options.run_dir)
     write(model, out, artifact=tokenizer.load(data), manifest=made, saved=chosen)
     print(f'exported step {chosen.step} to {out}; try: make fill-mask MODEL={out} TEXT="..."')
 
@@ -48,17 +46,33 @@ def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
     lowest = checkpoint.best(found[0].evaluations)
     if which == "last" or lowest is None or lowest.step == found[0].step:
         return found
+    del found  # a state is large: one at a time
     return checkpoint.read(checkpoint.path_of(folder, lowest.step))
 
 
 def write(
     model: keras.Model, folder: str, *, artifact: TokenizerArtifact, manifest: Manifest, saved: Checkpoint
 ) -> None:
-    """Write everything; the card last, by which an export is known to be complete."""
+    """Write everything; the card last, by which an export is known to be complete.
+
+    Raises:
+        RemaskError: the folder has a README.md that is no card of ours.
+    """
+    _check_ours(folder)
     storage.remove(storage.join(folder, runs.CARD))
     bridge.write_checkpoint(model, folder)
     artifact.save(folder)
     storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, mask_token=artifact.mask_token).encode())
+
+
+def is_final(folder: str, last: Checkpoint) -> bool:
+    """Say whether a folder holds a complete export of a run's last checkpoint or of its best, and none made before."""
+    path = storage.join(folder, runs.CARD)
+    if not storage.exists(path):
+        return False
+    text, lowest = storage.read_bytes(path).decode(errors="replace"), checkpoint.best(last.evaluations)
+    steps = {last.step, lowest.step if lowest else last.step}
+    return any(_after(step, last.run["options"]) in text for step in steps)
 
 
 def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
@@ -68,10 +82,10 @@ def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
     by_step = {each.step: each for each in saved.evaluations}
     synthetic = any("synthetic" in source.file for source in data.sources)
     sections = [
-        "---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- masked-lm\n- remask\n---",
-        f"# {options['model']}, trained on masked words",
-        f"A BERT masked language model after {saved.step:,} of {options['train_steps']:,} steps, started from "
-        f"`{options['model']}`, trained with remask.",
+        f"---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- masked-lm\n{_TAG}\n---",
+        f"# {_name(options['model'])}, trained on masked words",
+        f"A BERT masked language model {_after(saved.step, options)}, started from "
+        f"`{_name(options['model'])}`, trained with remask.",
         "## Data",
         *(["**The text is synthetic: it was made by a program, not written by people.**"] if synthetic else []),
         _rows(
@@ -82,9 +96,9 @@ def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
             ],
         ),
         f"{sum(source.documents for source in data.sources):,} documents; sequences of {data.max_seq_length} tokens "
-        f"(long texts: {data.long_text}); tokenizer {data.tokenizer.name} of {data.tokenizer.vocab_size:,} tokens. "
-        f"Sources:",
-        "\n".join(f"- {_name(source.file)}: {source.documents:,} documents" for source in data.sources),
+        f"(long texts: {data.long_text}); tokenizer {_name(data.tokenizer.name)} of "
+        f"{data.tokenizer.vocab_size:,} tokens. Sources:",
+        "\n".join(f"- {_base(source.file)}: {source.documents:,} documents" for source in data.sources),
         "## Held-out metrics",
         "On the whole validation split, with 15 % of its tokens masked, always the same ones.",
         _rows(("step", "loss", "perplexity", "accuracy", "top-5 accuracy"), _metrics(by_step, saved.step)),
@@ -113,12 +127,40 @@ def _metrics(by_step: Mapping[int, Evaluation], step: int) -> list[tuple[str, ..
 
 def _shown_options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     hidden = {"data", "run_dir", "probes", "tpu", "devices"}  # about the machine and the watching, not the model
-    return [(name, f"`{value}`") for name, value in options.items() if name not in hidden]
+    return [
+        (name, f"`{_name(value) if name == 'model' else value}`")
+        for name, value in options.items()
+        if name not in hidden
+    ]
 
 
-def _name(file: str) -> str:
-    """Return a source without its folders, which are nobody's business."""
-    return file.rstrip("/").rpartition("/")[2]
+def _check_ours(folder: str) -> None:
+    """Refuse a folder whose README.md is no card of ours: it would be lost."""
+    path = storage.join(folder, runs.CARD)
+    if storage.exists(path):
+        head = storage.read_bytes(path).decode(errors="replace").partition("\n---\n")[0].splitlines()
+        if head[:1] != ["---"] or _TAG not in head:
+            raise RemaskError(f"{path}: not written by remask, and an export would replace it; give another OUT")
+
+
+def _after(step: int, options: Mapping[str, Any]) -> str:
+    return f"after {step:,} of {options['train_steps']:,} steps"
+
+
+def _name(model: str) -> str:
+    """Return the name of a model or tokenizer: as it is on the hub, or of a folder its last part.
+
+    >>> _name("google/bert_uncased"), _name("/home/me/bert/"), _name("scratch:out/run/export")
+    ('google/bert_uncased', 'bert', 'scratch:export')
+    """
+    scratch, colon, rest = model.rpartition(":")
+    on_hub = rest.count("/") < 2 and not rest.startswith(("/", ".", "~"))
+    return scratch + colon + (rest if on_hub else _base(rest))
+
+
+def _base(path: str) -> str:
+    """Return a path without its folders, which are nobody's business."""
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -43,7 +43,7 @@ def train(
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
     found = runs.resume(options, manifest_digest=digest, say=print)
-    if found and found[0].step == options.train_steps and runs.is_complete(runs.export(options.run_dir)):
+    if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
         print(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
         return 0
     if found:

@@ -7,7 +7,7 @@ import pytest
 from records.errors import RemaskError
 from trainer import checkpoint
 from trainer.config import ExportOptions
-from trainer.export import main
+from trainer.export import is_final, main
 from trainer.fill_mask import fill
 from trainer.pretrained import find, read_weights
 
@@ -64,6 +64,28 @@ def test_card_says_what_the_model_is(trained_run, tiny_data_set):
     assert "| learning_rate | `0.02` |" in card
     assert tiny_data_set not in card  # where it was trained is nobody's business
     assert trained_run not in card
+    assert "(/" not in card
+    assert "`/" not in card
+    assert ":/" not in card
+
+
+def test_readme_of_another_is_not_replaced(trained_run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mine\n\n- remask\n")
+    with pytest.raises(RemaskError) as refused:
+        main(ExportOptions(run_dir=trained_run, out=str(tmp_path)))
+    assert str(refused.value) == f"{readme}: not written by remask, and an export would replace it; give another OUT"
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert readme.read_text() == "# Mine\n\n- remask\n"
+
+
+def test_export_of_an_earlier_step_is_not_final(trained_run, tmp_path):
+    found = checkpoint.read_json(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    assert is_final(f"{trained_run}/export", found)
+    card = Path(trained_run, "export", "README.md").read_text()
+    (tmp_path / "README.md").write_text(card.replace("after 40 of", "after 20 of"))
+    assert not is_final(str(tmp_path), found)
+    assert not is_final(str(tmp_path / "none"), found)
 
 
 def test_folder_that_is_no_run(tmp_path):
