@@ -10,8 +10,11 @@ SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
 PROBE := I have watched this [MASK] and it was awesome.
 
+OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
+# An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
+$(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are.
-export CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
+export $(OPTIONS)
 flag = $(if $($(1)),--$(2) "$$$(1)")
 
 .DEFAULT_GOAL := help
