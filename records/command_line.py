@@ -11,6 +11,7 @@ import importlib
 import os
 import select
 import shlex
+import signal
 import sys
 import types
 import typing
@@ -75,7 +76,8 @@ class Command(NamedTuple):
 def main(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
     """Run one of a package's commands and return its exit status.
 
-    0 is success, 1 an error explained on standard error, 2 a command line that was not understood, 130 an interrupt.
+    0 is success, 1 an error explained on standard error, 2 a command line that was not understood, 130 an interrupt,
+    141 a reader of our output that has gone.
     """
     try:
         command, options = _parse(prog, description, commands, sys.argv[1:] if argv is None else argv)
@@ -90,7 +92,7 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     except BrokenPipeError:
         if not _reader_has_gone():  # some other pipe broke, and that is a fault
             raise
-        return 0  # the reader of our output has seen enough: `make show | head`
+        return 128 + signal.SIGPIPE  # as it ends a program in C: `make show | head`
     finally:
         _flush()
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, turned into a question that the loop asks between two looks at the device."""
+"""Ctrl-C, SIGTERM and SIGPIPE, turned into a question that the loop asks between two looks at the device."""
 
 import contextlib
 import signal
@@ -11,7 +11,9 @@ from types import FrameType
 def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     """Yield a function that returns the signal that asked to stop, 0 while none has.
 
-    A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no handlers, nothing is caught.
+    SIGPIPE, which Python ignores otherwise, is one of them: nobody reads any more what is said. (The line itself still
+    raises BrokenPipeError.) A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
+    handlers, nothing is caught.
     """
     received: list[int] = []
 
@@ -19,13 +21,15 @@ def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
+        if number == signal.SIGPIPE:
+            return
         with contextlib.suppress(RuntimeError):  # Python was just writing to the same file: that cannot be reentered
             say(f"{signal.Signals(number).name}: finishing the steps that are under way, then saving")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)}
     try:
         yield lambda: received[0] if received else 0
     finally:
