@@ -1,5 +1,6 @@
 """What a run says while it goes: a bar or plain lines on standard error, `metrics.jsonl`, and TensorBoard scalars."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -12,6 +13,7 @@ import tensorflow as tf
 import tqdm
 
 from records import storage
+from records.errors import RemaskError
 from trainer.checkpoint import Evaluation
 
 METRICS_JSONL = "metrics.jsonl"
@@ -76,11 +78,12 @@ class Progress:
         self._writer.close()
 
     def say(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
-        if self._terminal:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        """Print a line, above the bar where there is one; if anybody still reads (see `trainer.stop`)."""
+        with contextlib.suppress(BrokenPipeError):
+            if self._terminal:
+                self._bar.write(text, file=sys.stdout)
+            else:
+                print(text, flush=True)
 
     def show(self, training: Training) -> None:
         """Show how it goes; on a terminal at once, elsewhere a line every ten seconds and one at the end."""
@@ -98,7 +101,8 @@ class Progress:
         elif now - self._last_line >= _LINE_SECONDS or training.step == self._train_steps:
             self._last_line = now
             width = len(str(self._train_steps))
-            print(f"step {training.step:>{width}}/{self._train_steps}: {text}", file=sys.stderr, flush=True)
+            with contextlib.suppress(BrokenPipeError):
+                print(f"step {training.step:>{width}}/{self._train_steps}: {text}", file=sys.stderr, flush=True)
 
     def record(self, training: Training) -> None:
         """Write a line of metrics and the same as TensorBoard scalars."""
@@ -112,9 +116,12 @@ class Progress:
 
     def _append(self, values: Mapping[str, Any], *, prefix: str) -> None:
         path = storage.local(self._metrics)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise storage.explained(self._metrics, error) from error
         with self._writer.as_default():
             for name, value in values.items():
                 if name != "step":
@@ -135,16 +142,23 @@ def duration(seconds: float) -> str:
 
 
 def _forget(path: str, step: int, evaluated: Collection[int]) -> None:
+    """Remove the lines of what will be done again."""
     if not storage.exists(path):
         return
 
-    def stays(line: bytes) -> bool:
+    def stays(number: int, line: bytes) -> bool:
         if not line.endswith(b"\n"):  # a killed run was about to write it
             return False
-        values = json.loads(line)
-        return values["step"] in evaluated if "eval_loss" in values else values["step"] <= step
+        try:
+            values = json.loads(line)
+            return values["step"] in evaluated if "eval_loss" in values else values["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            raise RemaskError(
+                f"{path}, line {number}: damaged, expected metrics as JSON; remove the line, then run the same command "
+                f"again"
+            ) from None
 
     lines = storage.read_bytes(path).splitlines(keepends=True)
-    kept = [line for line in lines if stays(line)]
+    kept = [line for number, line in enumerate(lines, start=1) if stays(number, line)]
     if kept != lines:
         storage.write_bytes(path, b"".join(kept))

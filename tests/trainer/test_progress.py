@@ -1,9 +1,13 @@
 import json
+import os
+import signal
 
 import pytest
 
+from records.errors import RemaskError
 from trainer.checkpoint import Evaluation
 from trainer.progress import Progress, Training
+from trainer.stop import stop_signals
 
 
 def training(step, loss=3.0):
@@ -77,3 +81,39 @@ def test_what_will_be_done_again_is_forgotten(tmp_path, start_step, evaluated, k
         file.write('{"step": 1')  # killed while it wrote
     with Progress(str(tmp_path), start_step=start_step, train_steps=20, evaluated=evaluated):
         assert steps(tmp_path) == kept
+
+
+def test_damaged_line_in_the_middle(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5}\n{"st\n{"step": 10}\n')
+    with pytest.raises(RemaskError) as refused:
+        Progress(str(tmp_path), start_step=10, train_steps=20)
+    assert str(refused.value) == (
+        f"{path}, line 2: damaged, expected metrics as JSON; remove the line, then run the same command again"
+    )
+
+
+def test_disk_that_is_full(tmp_path):
+    with Progress(str(tmp_path), start_step=0, train_steps=20) as progress:
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(RemaskError) as stopped:
+            progress.record(training(10))
+    assert str(stopped.value) == (
+        f"{tmp_path}/metrics.jsonl: no space left on device; free some space, or write to another disk"
+    )
+
+
+def test_reader_that_has_gone(tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        os.fdopen(os.dup(writer), "w") as sink,
+        Progress(str(tmp_path), start_step=0, train_steps=20) as progress,
+        stop_signals(progress.say) as stopped,
+    ):
+        monkeypatch.setattr("sys.stdout", sink)
+        progress.say("a line that nobody reads")
+        assert stopped() == signal.SIGPIPE
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())  # what it still holds goes there
+    os.close(writer)
