@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -41,7 +42,7 @@ def main(options: ShowOptions) -> int:
 
 def masked_row(
     data_set: DataSet, input_ids: NDArray[np.integer], example_id: int, *, seed: int, epoch: int, masking: Masking
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     """Return a sequence as an epoch masks it: one row of what `trainer.masking.mask_tokens` returns."""
     batch = mask_tokens(
         tf.constant([input_ids]),
