@@ -50,7 +50,7 @@ verify: $(READY) ## read every shard again and hold it against the manifest [DAT
 show: $(READY) ## print decoded sequences [DATA=dir] [N=3] [SPLIT=train] [ARGS=--masks]
 	@$(PY) -m trainer show $(call flag,DATA,data) $(if $(N),-n "$$N") $(call flag,SPLIT,split) $(ARGS)
 
-train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=name]
+train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=local]
 	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" --run_dir "$(RUN_DIR)" \
 		$(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
 	@$(PY) -m trainer fill-mask --run_dir "$(RUN_DIR)" --text "$(PROBE)"
