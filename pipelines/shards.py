@@ -15,7 +15,7 @@ MIN_SHARDS = 8
 SHARD_BYTES = 32 << 20
 BYTES_PER_TOKEN = 2.5  # of a shard of 128 ids a sequence, measured
 
-_CHUNK = 4096  # sequences laid out at once
+_CHUNK = 1 << 18  # ids laid out at once
 
 
 class Layout(NamedTuple):
@@ -88,8 +88,9 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
     made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
 
     def chunks() -> Iterator[bytes]:
-        for start in range(0, len(made.example_id), _CHUNK):
-            chunk = _chunk(made, start)
+        count = max(1, _CHUNK // layout.max_seq_length)
+        for start in range(0, len(made.example_id), count):
+            chunk = _chunk(made, start, count)
             yield from example.encode(_filled(chunk, cut, read.tokens, read.offset, layout), chunk.example_id)
 
     path = storage.join(folder, name)
@@ -116,8 +117,8 @@ def _filled(
     )
 
 
-def _chunk(made: Sequences, start: int) -> Sequences:
-    stop = min(start + _CHUNK, len(made.example_id))
+def _chunk(made: Sequences, start: int, count: int) -> Sequences:
+    stop = min(start + count, len(made.example_id))
     first = made.first[start : stop + 1]
     return Sequences(made.window[first[0] : first[-1]], first - first[0], made.example_id[start:stop])
 
