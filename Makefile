@@ -13,7 +13,8 @@ PROBE := I have watched this [MASK] and it was awesome.
 OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
 $(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
-# Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are.
+# Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are. Only a
+# dollar is make's own: write it twice.
 export $(OPTIONS)
 flag = $(if $($(1)),--$(2) "$$$(1)")
 
@@ -28,13 +29,13 @@ help: ## show this list
 setup: $(READY) ## make .venv from constraints.txt; every other target does so by itself on first use
 
 $(READY): constraints.txt setup.py
-	@echo "Setting up .venv with $$($(PYTHON) --version): about 2 GB, a few minutes, once."
+	@echo "Setting up .venv with $$($(PYTHON) --version): about 3 GB, a few minutes, once."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
 		"found Python %d.%d, expected 3.10 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
-	@echo "Set up. From now on every target starts at once."
+	@echo "Set up. From now on no target has to."
 
 imdb: $(READY) ## fetch the IMDB reviews as imdb.csv [FROM=url|folder|archive] [OUT=file]
 	@$(PY) -m pipelines imdb $(call flag,FROM,source) $(call flag,OUT,out) $(ARGS)

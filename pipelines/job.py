@@ -244,7 +244,7 @@ def _tokenizer(options: RecordsOptions, sources: Sequence[str]) -> TokenizerArti
     name = options.tokenizer_or_default
     if name.startswith("train:"):
         size = int(name.removeprefix("train:"))
-        print(f"tokenizer: making a vocabulary of {size:,} from the text", flush=True)
+        print(f"tokenizer: making a vocabulary of up to {size:,} from the text", flush=True)
         artifact = tokens.train(_texts(sources, options), vocab_size=size, name=name)
     else:
         artifact = tokenizer.load(name)

@@ -65,7 +65,10 @@ def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str
         lines.append(
             f"look at    {storage.join(folder, 'dead_letters.jsonl')}: the malformed rows, with the reason of each"
         )
-    lines.append(f"next       make show DATA={shlex.quote(folder)}; make train DATA={shlex.quote(folder)}")
+    where = f"DATA={shlex.quote(folder)}"
+    # No model on earth shares a vocabulary that was made from this text.
+    start = " MODEL=tiny" if data.tokenizer.name.startswith("train:") and not synthetic else ""
+    lines.append(f"next       make show {where}; make train {where}{start}")
     return "\n".join(lines)
 
 

@@ -146,10 +146,10 @@ def load(folder: str) -> Manifest:
     """
     path = storage.join(folder, MANIFEST_JSON)
     if not storage.exists(folder):
-        raise RemaskError(f"{folder}: no such folder; make the records first, with 'make records OUT={folder}'")
+        raise RemaskError(f"{folder}: no such folder; make the records first, with 'make records CSV=... OUT={folder}'")
     if not storage.exists(path):
         raise RemaskError(
             f"{folder}: no {MANIFEST_JSON}, so this is not a finished data set. A job that was interrupted leaves "
-            f"none: run 'make records OUT={folder}' again"
+            f"none: run 'make records CSV=... OUT={folder}' again"
         )
     return Manifest.from_json(storage.read_bytes(path), name=path)

@@ -191,7 +191,7 @@ class TrainOptions:
             0 <= self.warmup_steps <= self.train_steps,
             "warmup_steps",
             self.warmup_steps,
-            f"0 to train_steps, which is {self.train_steps}",
+            f"0 to train_steps, which is {self.train_steps}: give both",
         )
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             require(math.isfinite(getattr(self, name)), name, getattr(self, name), "a finite number")

@@ -1,6 +1,7 @@
 """Fills the [MASK]s of a text."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Filled:
 
     text: str
     masks: tuple[tuple[Candidate, ...], ...]  # for each [MASK] the candidates, the most probable first
-    sentence: str  # the text with the first candidate in each place, as the tokenizer writes it
+    sentence: str  # the text with the first candidate in each place
 
 
 def main(options: FillMaskOptions) -> None:
@@ -46,6 +47,8 @@ def main(options: FillMaskOptions) -> None:
         print(table(fill(model, options.text, start.tokenizer, top_k=options.top_k)))
         return
     for number, text in enumerate(sys.stdin, start=1):
+        if not text.strip():
+            continue
         try:
             print(table(fill(model, text.rstrip("\n"), start.tokenizer, top_k=options.top_k)), flush=True)
         except RemaskError as error:
@@ -86,13 +89,24 @@ def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k:
     logits = np.asarray(model(batch, training=False), np.float32)[0]  # [masks, V]
     tokenizer = artifact.tokenizer()
     masks = []
-    for place, scores in zip(places, logits, strict=True):
+    for scores in logits:
         probabilities = _softmax(scores)
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         words = [tokenizer.id_to_token(int(id_)) or f"id {id_}" for id_ in order]  # a model may have more than it
         masks.append(tuple(map(Candidate, words, map(float, probabilities[order]))))
-        ids[place] = int(order[0])
-    return Filled(text, tuple(masks), tokenizer.decode(ids, skip_special_tokens=True))
+    return Filled(text, tuple(masks), _written(text, artifact.mask_token, [mask[0].token for mask in masks]))
+
+
+def _written(text: str, mask: str, words: Sequence[str]) -> str:
+    """Return a text with words in the places of its masks; a piece that continues a word is joined to it.
+
+    >>> _written("It was [MASK], or [MASK].", "[MASK]", ["good", "##ish"])
+    'It was good, orish.'
+    """
+    first, *others = text.split(mask)
+    for word, after in zip(words, others, strict=True):
+        first = (first.rstrip() + word[2:] if word.startswith("##") else first + word) + after
+    return first
 
 
 def table(filled: Filled) -> str:

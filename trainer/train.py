@@ -80,6 +80,8 @@ def train(
         stop_signals(progress.say) as stopped,
     ):
         progress.say(introduction(options, data_set, model, strategy, batch_size))
+        if at.step:
+            progress.say(f"continue after step {at.step}")
         session = Session(
             options=options,
             run=run,

@@ -264,7 +264,7 @@ def test_options_are_refused_before_a_commands_module_is_imported(capsys):
         (["trainer", "train", "--mask_rate", "0"], "mask_rate: found 0.0, expected more than 0, at most 1"),
         (
             ["trainer", "train", "--warmup_steps", "9", "--train_steps", "5"],
-            "warmup_steps: found 9, expected 0 to train_steps, which is 5",
+            "warmup_steps: found 9, expected 0 to train_steps, which is 5: give both",
         ),
         (
             ["trainer", "train", "--tpu", "a", "--devices", "2"],
@@ -273,7 +273,7 @@ def test_options_are_refused_before_a_commands_module_is_imported(capsys):
         (["trainer", "train", "--learning_rate", "nan"], "learning_rate: found nan, expected a finite number"),
         (
             ["records", "verify", "--data", "no/such"],
-            "no/such: no such folder; make the records first, with 'make records OUT=no/such'",
+            "no/such: no such folder; make the records first, with 'make records CSV=... OUT=no/such'",
         ),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(RemaskError) as caught:
         manifest.load(f"{tmp_path}/none")
     assert str(caught.value) == (
-        f"{tmp_path}/none: no such folder; make the records first, with 'make records OUT={tmp_path}/none'"
+        f"{tmp_path}/none: no such folder; make the records first, with 'make records CSV=... OUT={tmp_path}/none'"
     )
 
 
@@ -148,7 +148,7 @@ def test_a_folder_without_a_manifest(tmp_path):
         manifest.load(str(tmp_path))
     assert str(caught.value) == (
         f"{tmp_path}: no manifest.json, so this is not a finished data set. A job that was interrupted leaves none: "
-        f"run 'make records OUT={tmp_path}' again"
+        f"run 'make records CSV=... OUT={tmp_path}' again"
     )
 
 

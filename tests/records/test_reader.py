@@ -32,7 +32,7 @@ def test_compression_is_spelled_as_tensorflow_spells_it(tmp_path):
 
 def test_no_folder(tmp_path):
     assert refusal(tmp_path / "none") == (
-        f"{tmp_path}/none: no such folder; make the records first, with 'make records OUT={tmp_path}/none'"
+        f"{tmp_path}/none: no such folder; make the records first, with 'make records CSV=... OUT={tmp_path}/none'"
     )
 
 
@@ -41,7 +41,7 @@ def test_no_manifest(tmp_path):
     (tmp_path / "manifest.json").unlink()
     assert refusal(tmp_path) == (
         f"{tmp_path}: no manifest.json, so this is not a finished data set. A job that was interrupted leaves none: "
-        f"run 'make records OUT={tmp_path}' again"
+        f"run 'make records CSV=... OUT={tmp_path}' again"
     )
 
 

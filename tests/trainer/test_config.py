@@ -81,7 +81,10 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
             {"per_replica_batch_size": 16, "global_batch_size": 64},
             "per_replica_batch_size: found 16, expected none beside global_batch_size, which is 64",
         ),
-        ({"warmup_steps": 11, "train_steps": 10}, "warmup_steps: found 11, expected 0 to train_steps, which is 10"),
+        (
+            {"warmup_steps": 11, "train_steps": 10},
+            "warmup_steps: found 11, expected 0 to train_steps, which is 10: give both",
+        ),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected more than 0"),
         ({"learning_rate": float("inf")}, "learning_rate: found inf, expected a finite number"),
         ({"clip_norm": float("nan")}, "clip_norm: found nan, expected a finite number"),
