@@ -308,6 +308,8 @@ def started(*argv: str, slow: bool = False, lines: int = 3, unbuffered: str = ""
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        # A shell has what it starts in the background ignore SIGINT, and so would all that these tests start there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
