@@ -150,7 +150,7 @@ def _after(step: int, options: Mapping[str, Any]) -> str:
 def _name(model: str) -> str:
     """Return the name of a model or tokenizer: as it is on the hub, or of a folder its last part.
 
-    >>> _name("google/bert_uncased"), _name("/home/me/bert/"), _name("scratch:out/run/export")
+    >>> _name("google/bert_uncased"), _name("/models/bert/"), _name("scratch:out/run/export")
     ('google/bert_uncased', 'bert', 'scratch:export')
     """
     scratch, colon, rest = model.rpartition(":")
