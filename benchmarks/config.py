@@ -56,3 +56,11 @@ class StepBenchOptions:
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `python -m benchmarks report`."""
+
+    results: str = option("benchmarks/results", "folder of the results", metavar="DIR")
+    readme: str = option("README.md", "file into which the table is written", metavar="FILE")
