@@ -53,9 +53,7 @@ def windows(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str
     return Windows(document, number, start, np.minimum(room, lengths[document] - start))
 
 
-def sequences(
-    cut: Windows, document_ids: NDArray[np.uint8], *, max_seq_length: int, long_text: str
-) -> Sequences:
+def sequences(cut: Windows, document_ids: NDArray[np.uint8], *, max_seq_length: int, long_text: str) -> Sequences:
     """Arrange windows into sequences, ordered by their `example_id`.
 
     An `example_id` is 63 bits of a digest of the sequence's (document id, window number) pairs: it names the sequence

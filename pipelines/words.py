@@ -1,13 +1,12 @@
-"""Token ids by way of the words of a text: each distinct word is tokenized once, and looked up from then on.
+"""Token ids by way of the words of a text: each different word is tokenized once, and looked up from then on.
 
-WordPiece sees one word at a time, and what BERT's normalizer and pre-tokenizer make of a character depends on no other
-one across ASCII white space and punctuation. So the ids of a text are those of its pieces between these, one after the
-other, and HuggingFace's own tokenizer need only be asked for a piece that is new: its ids are the same by construction.
-Such a piece is a *word* here, whether or not it has characters beyond ASCII; a word of the tokenizer's may be a part of
-it (of "it’s", say).
+WordPiece sees one word at a time, and what BERT's normalizer and pre-tokenizer make of a character depends on nothing
+beyond the next ASCII white space or punctuation. So the ids of a text are those of its pieces between these, one after
+the other, and HuggingFace's own tokenizer need only be asked for a piece that is new. Such a piece is called a word
+here, also where characters beyond ASCII make the tokenizer cut it further: it is asked for whatever is not ASCII.
 
-All is numpy over the bytes of many texts at once. A word of up to eight bytes is a number, found by a hash table that
-is looked up for all words of a batch in a few steps; the tenth part that are longer go through a dict.
+All is numpy over the bytes of many texts at once. A word of up to eight bytes is a number, and a hash table finds all
+of a batch in a few steps; the few that are longer go through a dict.
 """
 
 import re
@@ -26,7 +25,7 @@ MAX_BYTES = 32 << 20
 _SHORT = 8  # bytes of a word that make a number
 _MASKS = np.array([(1 << 8 * count) - 1 for count in range(_SHORT + 1)], "<u8")  # the first `count` bytes of eight
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: Fibonacci hashing, by the highest bits of a product
-_WORD_BYTES = 100  # what a word takes in memory beside its bytes and its ids, about
+_WORD_BYTES = 128  # what a word takes in memory beside its bytes and its ids, about
 
 _WHITE_SPACE, _GAP = b"\t\n\r ", 0
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*_WHITE_SPACE})  # the normalizer drops them
@@ -67,13 +66,18 @@ class WordEncoder:
     Args:
         tokenizer: neither pads nor cuts, and takes special tokens written in a text for plain text.
         lowercase: whether its normalizer makes letters small.
-        max_bytes: what the memory of words may take, but for those of the last batch.
+        max_bytes: what the memory of words may take, those of the last batch aside.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, lowercase: bool, max_bytes: int = MAX_BYTES) -> None:
-        self._tokenizer, self._max_bytes = tokenizer, max_bytes
-        self._spelling = _spelling(lowercase=lowercase)
+        self._tokenizer, self._model_alone = tokenizer, tokenizers.Tokenizer(tokenizer.model)
+        self._spelling, self._max_bytes = _spelling(lowercase=lowercase), max_bytes
         self._forget()
+
+    def _forget(self) -> None:
+        self._short, self._long = _Table(), dict[bytes, int]()  # words to their numbers
+        self._ids, self._first, self._counts = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._bytes = 0
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Return the ids of texts, without special tokens."""
@@ -87,50 +91,49 @@ class WordEncoder:
         counts = self._counts[words]
         ids = self._ids[ranges(self._first[words], counts)]
         text_ends = np.cumsum([len(text) + 1 for text in spelled], dtype=np.int64)
-        ends = np.concatenate(([0], np.cumsum(counts)))[np.searchsorted(starts, text_ends)]
+        ends = np.append(0, np.cumsum(counts))[np.searchsorted(starts, text_ends)]
         return Encoded(ids, np.diff(ends, prepend=0))
-
-    def _forget(self) -> None:
-        self._short, self._long = _Table(), dict[bytes, int]()
-        self._ids, self._first, self._counts = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._bytes = 0
 
     def _numbers(self, content: bytes, starts: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the number of each word; those that are new are given one."""
-        room = np.diff(starts, append=len(content))  # up to the next word: the word, and then gaps
-        eights = np.ndarray(len(content) - _SHORT + 1, "<u8", content, strides=(1,))  # the eight bytes from each place
+        places = np.frombuffer(content, np.uint8)
+        eights = np.ndarray(len(content) - _SHORT + 1, "<u8", content, strides=(1,))  # eight bytes from each place
+        room = np.diff(starts, append=len(content))  # up to the next word: the word itself, and then gaps
         keys = eights[starts] & _MASKS[np.minimum(room, _SHORT)]
-        longer = np.flatnonzero(room > _SHORT)
-        longer = longer[np.frombuffer(content, np.uint8)[starts[longer] + _SHORT] != _GAP]
-        keys[longer] = 0
+        long = np.flatnonzero(room > _SHORT)
+        long = long[places[starts[long] + _SHORT] != _GAP]
+        keys[long] = 0
         numbers = self._short.find(keys)
-        numbers[longer] = self._long_numbers(content, starts[longer], room[longer])
-        new = np.flatnonzero(numbers < 0)
+        new = np.flatnonzero((numbers < 0) & (keys != 0))
         if len(new):
             distinct, which = np.unique(keys[new], return_inverse=True)
-            learned = self._learn(distinct.view(f"S{_SHORT}").tolist())
-            self._short.add(distinct, learned)
-            numbers[new] = learned[which]
+            given = self._learn(distinct.view(f"S{_SHORT}").tolist())
+            self._short.add(distinct, given)
+            numbers[new] = given[which]
+        numbers[long] = self._long_numbers(content, starts[long].tolist(), (starts[long] + room[long]).tolist())
         return numbers
 
-    def _long_numbers(
-        self, content: bytes, starts: NDArray[np.int64], room: NDArray[np.int64]
-    ) -> list[int]:
-        words = [content[start:stop].rstrip(b"\0") for start, stop in zip(starts.tolist(), (starts + room).tolist())]
-        known = self._long
-        if new := list(dict.fromkeys(word for word in words if word not in known)):
-            known.update(zip(new, self._learn(new).tolist(), strict=True))
-        return [known[word] for word in words]
+    def _long_numbers(self, content: bytes, starts: list[int], stops: list[int]) -> list[int]:
+        words = [content[start:stop].rstrip(b"\0") for start, stop in zip(starts, stops, strict=True)]
+        if new := list(set(words).difference(self._long)):
+            self._long.update(zip(new, self._learn(new).tolist(), strict=True))
+        return [self._long[word] for word in words]
 
     def _learn(self, words: Sequence[bytes]) -> NDArray[np.int32]:
-        """Ask the tokenizer for the ids of new words, and return their numbers."""
-        asked = self._tokenizer.encode([word.decode() for word in words], is_pretokenized=True, add_special_tokens=False)
-        counts = np.bincount(np.array(asked.word_ids, np.int64), minlength=len(words))
-        numbers = np.arange(len(self._first), len(self._first) + len(words), dtype=np.int32)
-        self._first = np.concatenate((self._first, len(self._ids) + np.cumsum(counts) - counts))
-        self._counts = np.concatenate((self._counts, counts))
-        self._ids = np.concatenate((self._ids, np.array(asked.ids, np.int32)))
-        self._bytes += sum(map(len, words)) + len(words) * _WORD_BYTES + len(asked.ids) * self._ids.itemsize
+        """Ask for the ids of new words, and return the numbers that they are given."""
+        # Nothing is left to normalize in a word of ASCII, and that is most of what a tokenizer does.
+        plain = np.array([word.isascii() for word in words])
+        numbers = np.empty(len(words), np.int32)
+        for tokenizer, asked in ((self._model_alone, np.flatnonzero(plain)), (self._tokenizer, np.flatnonzero(~plain))):
+            texts = [words[number].decode() for number in asked.tolist()]
+            answer = tokenizer.encode(texts, is_pretokenized=True, add_special_tokens=False)
+            counts = np.bincount(np.array(answer.word_ids, np.int64), minlength=len(asked))
+            numbers[asked] = np.arange(len(self._first), len(self._first) + len(asked))
+            self._first = np.append(self._first, len(self._ids) + np.cumsum(counts) - counts)
+            self._counts = np.append(self._counts, counts)
+            self._ids = np.append(self._ids, np.array(answer.ids, np.int32))
+            self._bytes += 4 * len(answer.ids)
+        self._bytes += sum(map(len, words)) + len(words) * _WORD_BYTES
         return numbers
 
 
@@ -188,7 +191,7 @@ _KINDS = bytes(0 if byte == _GAP else 2 if _PUNCTUATION.match(bytes((byte,))) el
 
 
 def _word_starts(content: bytes) -> NDArray[np.int64]:
-    """Return where words start in spelled texts, the first byte of which is a gap.
+    r"""Return where words start in spelled texts, the first byte of which is a gap.
 
     >>> _word_starts(b"\0it's\0\0here").tolist()
     [1, 3, 4, 7]
