@@ -6,7 +6,7 @@ id, and what is grouped are byte ranges of them, some 50 KB for the documents of
 in memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ class Slice(NamedTuple):
 class Documents(NamedTuple):
     """D documents of T tokens, sorted by id and, where ids are equal, by source."""
 
-    ids: list[bytes]
+    ids: NDArray[np.uint8]  # [D, 16]
     source: NDArray[np.int64]  # [D]
     length: NDArray[np.int64]  # [D]
     offset: NDArray[np.int64]  # [D] first token of each
@@ -57,26 +57,36 @@ class Documents(NamedTuple):
 
 
 def write_block(
-    path: str, ids: Sequence[bytes], tokens: Sequence[NDArray[np.integer]], *, source: int, split: str
+    path: str,
+    ids: NDArray[np.uint8],
+    length: NDArray[np.integer],
+    offset: NDArray[np.integer],
+    tokens: NDArray[np.integer],
+    *,
+    source: int,
+    split: str,
 ) -> Block:
     """Write documents to a file.
 
     Args:
         path: of the file.
-        ids: of the documents, in any order.
-        tokens: of each document.
+        ids: `[D, 16]` of the documents, in any order.
+        length: `[D]` tokens of each.
+        offset: `[D]` where each starts in `tokens`.
+        tokens: of these documents, and perhaps of others.
         source: number of the input file they come from.
         split: the one they belong to.
     """
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    lengths = np.array([len(tokens[number]) for number in order], _NUMBER)
+    order = _by_id(ids, np.full(len(ids), source))
+    ids, length, offset = ids[order], length[order], offset[order]
     with storage.open_write(path) as file:
-        file.write(b"".join(ids[number] for number in order))
-        file.write(lengths.tobytes())
-        file.write(np.concatenate([tokens[number] for number in order]).astype(_NUMBER).tobytes())
-    held = np.array([_bucket(ids[number]) for number in order])
-    last = np.flatnonzero(np.diff(held, append=BUCKETS))  # the last document of each bucket
-    return Block(path, source, split, len(ids), held[last], last + 1, np.cumsum(lengths, dtype=np.int64)[last])
+        file.write(ids.tobytes())
+        file.write(length.astype(_NUMBER).tobytes())
+        held = [tokens[start:stop] for start, stop in zip(offset.tolist(), (offset + length).tolist(), strict=True)]
+        file.write(np.concatenate(held).astype(_NUMBER, copy=False).tobytes())
+    bucket = _bucket(ids)
+    last = np.flatnonzero(np.diff(bucket, append=BUCKETS))  # the last document of each bucket
+    return Block(path, source, split, len(ids), bucket[last], last + 1, np.cumsum(length, dtype=np.int64)[last])
 
 
 def slices(block: Block, shard_of_bucket: NDArray[np.integer]) -> Iterator[tuple[int, Slice]]:
@@ -96,33 +106,36 @@ def slices(block: Block, shard_of_bucket: NDArray[np.integer]) -> Iterator[tuple
 
 def read_slices(parts: Iterable[Slice]) -> Documents:
     """Read parts of block files and merge them."""
-    ids: list[bytes] = []
-    sources, lengths, tokens = [], [], []
+    ids, sources, lengths, tokens = [], [], [], []
     for part in parts:
         count, tokens_start = part.last - part.first, part.documents * (DOCUMENT_ID_BYTES + _NUMBER.itemsize)
         with storage.open_read(part.path) as file:
             file.seek(part.first * DOCUMENT_ID_BYTES)
-            joined = file.read(count * DOCUMENT_ID_BYTES)
+            ids.append(np.frombuffer(file.read(count * DOCUMENT_ID_BYTES), np.uint8))
             file.seek(part.documents * DOCUMENT_ID_BYTES + part.first * _NUMBER.itemsize)
             lengths.append(np.frombuffer(file.read(count * _NUMBER.itemsize), _NUMBER))
             file.seek(tokens_start + part.first_token * _NUMBER.itemsize)
             tokens.append(np.frombuffer(file.read((part.last_token - part.first_token) * _NUMBER.itemsize), _NUMBER))
-        ids += [joined[at : at + DOCUMENT_ID_BYTES] for at in range(0, len(joined), DOCUMENT_ID_BYTES)]
         sources.append(np.full(count, part.source))
-    source, length = np.concatenate(sources), np.concatenate(lengths).astype(np.int64)
+    id_, source = np.concatenate(ids).reshape(-1, DOCUMENT_ID_BYTES), np.concatenate(sources)
+    length = np.concatenate(lengths).astype(np.int64)
     offset = np.cumsum(length) - length
-    order = sorted(range(len(ids)), key=lambda number: (ids[number], source[number]))
-    return Documents(
-        [ids[number] for number in order], source[order], length[order], offset[order], np.concatenate(tokens)
-    )
+    order = _by_id(id_, source)
+    return Documents(id_[order], source[order], length[order], offset[order], np.concatenate(tokens))
 
 
 def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:
     """Return the first of each document, and the sources of the others, `[duplicates]`."""
-    new = np.array([first != second for first, second in zip(read.ids, [b"", *read.ids], strict=False)], bool)
-    ids = [id_ for id_, kept in zip(read.ids, new, strict=True) if kept]
-    return Documents(ids, read.source[new], read.length[new], read.offset[new], read.tokens), read.source[~new]
+    new = np.append(True, (read.ids[1:] != read.ids[:-1]).any(axis=1))
+    kept = Documents(read.ids[new], read.source[new], read.length[new], read.offset[new], read.tokens)
+    return kept, read.source[~new]
 
 
-def _bucket(document_id: bytes) -> int:
-    return int.from_bytes(document_id[:4], "big") * BUCKETS >> 32
+def _by_id(ids: NDArray[np.uint8], source: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Return the order of documents by the bytes of their ids and, where those are equal, by source."""
+    halves = ids.view(">u8").astype(np.uint64)
+    return np.lexsort((source, halves[:, 1], halves[:, 0]))
+
+
+def _bucket(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return (ids[:, :4].view(">u4")[:, 0].astype(np.int64) * BUCKETS) >> 32

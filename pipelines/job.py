@@ -28,7 +28,7 @@ from pipelines.config import RecordsOptions
 from pipelines.progress import Progress
 from pipelines.shards import Layout, Written, file_name, shard_of_bucket, write_shard
 from pipelines.source import BadRow, Piece, Row, check_source, decode, find_sources, read_piece, split_source
-from pipelines.split import document_id, split_of
+from pipelines.split import document_ids, held_out
 from records import storage, tokenizer
 from records.errors import RemaskError
 from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Source, Tokenizer
@@ -54,6 +54,14 @@ class RowCounts(NamedTuple):
     empty: int
     recoded: int
     bad_rows: str  # the file that holds the malformed ones, or ""
+
+
+class Documents(NamedTuple):
+    """D documents with T tokens in all."""
+
+    ids: NDArray[np.uint8]  # [D, 16]
+    length: NDArray[np.int64]  # [D]
+    tokens: NDArray[np.int32]  # [T] one document after the other
 
 
 class Shape(NamedTuple):
@@ -140,7 +148,7 @@ class TokenizePiece(beam.DoFn):
 
     def setup(self) -> None:
         """Load the tokenizer, once for each worker."""
-        self._tokenizer = tokenizer.load(self._shape.folder).tokenizer()
+        self._encode = tokens.encoder(tokenizer.load(self._shape.folder))
 
     def process(self, piece: Piece) -> Iterator[Any]:
         """Yield blocks, and the counts of rows on the side, part by part: a .gz file is one piece, however large."""
@@ -152,34 +160,45 @@ class TokenizePiece(beam.DoFn):
             )
             counts = dict.fromkeys(("rows", "malformed", "empty", "recoded"), 0)
             bad: list[BadRow] = []
-            documents: list[tuple[str, bytes, NDArray[np.int32]]] = []
+            documents: list[Documents] = []
             size = 0
             for batch in batches:
                 good = [row for row in batch if isinstance(row, Row)]
                 bad += [row for row in batch if isinstance(row, BadRow)]
-                found = list(self._documents([clean(row.text) for row in good]))
-                documents += found
+                found = self._documents([clean(row.text) for row in good])
+                documents.append(found)
                 counts["rows"] += len(batch)
                 counts["recoded"] += sum(row.recoded for row in good)
-                counts["empty"] += len(good) - len(found)
+                counts["empty"] += len(good) - len(found.ids)
                 size += sum(map(_size, batch))
-                if len(documents) >= _PART or size >= _PART_SIZE:
+                if counts["rows"] >= _PART or size >= _PART_SIZE:
                     break
             if not counts["rows"]:
                 return
             counts["malformed"] = len(bad)
-            yield from _blocks(name, documents, source=piece.source)
+            yield from self._blocks(name, documents, source=piece.source)
             bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad, self._shape.encoding) if bad else ""
             yield beam.pvalue.TaggedOutput(
                 "rows", RowCounts(piece.source, piece.start, part, bad_rows=bad_rows, **counts)
             )
 
-    def _documents(self, texts: list[str]) -> Iterator[tuple[str, bytes, NDArray[np.int32]]]:
-        """Yield the split, the id and the tokens of each text that has any."""
-        for text, held in zip(texts, tokens.encode(self._tokenizer, texts), strict=True):
-            if len(held):
-                id_ = document_id(text)
-                yield split_of(id_, validation_fraction=self._shape.validation_fraction), id_, held
+    def _documents(self, texts: list[str]) -> "Documents":
+        """Return the documents of those texts that have any tokens."""
+        encoded = self._encode(texts)
+        held = np.flatnonzero(encoded.length)
+        return Documents(document_ids([texts[number] for number in held.tolist()]), encoded.length[held], encoded.ids)
+
+    def _blocks(self, name: str, documents: "Sequence[Documents]", *, source: int) -> Iterator[Block]:
+        """Write documents to a block file for each split they belong to."""
+        ids, length, tokens = (np.concatenate(column) for column in zip(*documents, strict=True))
+        offset = np.cumsum(length) - length
+        of_split = dict.fromkeys(SPLITS, held_out(ids, validation_fraction=self._shape.validation_fraction))
+        of_split["train"] = ~of_split["validation"]
+        for split, held in of_split.items():
+            if held.any():
+                yield write_block(
+                    f"{name}-{split}.block", ids[held], length[held], offset[held], tokens, source=source, split=split
+                )
 
 
 def _batches(rows: Iterable[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
@@ -309,15 +328,6 @@ def _message(error: Exception) -> str:
     found = re.search(r"records\.errors\.RemaskError: (.*)", str(error))
     said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
     return said.split(" [while running ")[0]
-
-
-def _blocks(name: str, documents: list[tuple[str, bytes, NDArray[np.int32]]], *, source: int) -> Iterator[Block]:
-    """Write documents to a block file for each split they belong to."""
-    for split in SPLITS:
-        held = [document for document in documents if document[0] == split]
-        if held:
-            ids, words = [id_ for _, id_, _ in held], [tokens for *_, tokens in held]
-            yield write_block(f"{name}-{split}.block", ids, words, source=source, split=split)
 
 
 def _token_counts(block: Block) -> NDArray[np.int64]:

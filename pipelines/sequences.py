@@ -5,11 +5,13 @@ short windows share a sequence. All work on whole shards at once, as numpy array
 """
 
 import hashlib
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.ranges import ranges
 
 SPECIALS = 2  # [CLS] and [SEP]
 
@@ -51,7 +53,7 @@ def windows(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str
     return Windows(document, number, start, np.minimum(room, lengths[document] - start))
 
 
-def sequences(cut: Windows, document_ids: Sequence[bytes], *, max_seq_length: int, long_text: str) -> Sequences:
+def sequences(cut: Windows, document_ids: NDArray[np.uint8], *, max_seq_length: int, long_text: str) -> Sequences:
     """Arrange windows into sequences, ordered by their `example_id`.
 
     An `example_id` is 63 bits of a digest of the sequence's (document id, window number) pairs: it names the sequence
@@ -59,24 +61,25 @@ def sequences(cut: Windows, document_ids: Sequence[bytes], *, max_seq_length: in
 
     Args:
         cut: windows of documents.
-        document_ids: D of them, 16 bytes each.
+        document_ids: `[D, 16]`.
         max_seq_length: values in a sequence.
         long_text: `pack` lets windows share a sequence.
 
     >>> cut = windows(np.array([2, 8]), max_seq_length=8, long_text="pack")
-    >>> made = sequences(cut, [b"a" * 16, b"b" * 16], max_seq_length=8, long_text="pack")
+    >>> ids = np.array([[97] * 16, [98] * 16], np.uint8)
+    >>> made = sequences(cut, ids, max_seq_length=8, long_text="pack")
     >>> [cut.length[made.window[a:b]].tolist() for a, b in zip(made.first, made.first[1:])]
     [[2, 2], [6]]
     """
-    bins = (
-        _packed(cut.length + SPECIALS, max_seq_length) if long_text == "pack" else [[n] for n in range(len(cut.length))]
-    )
-    names = [document_ids[d] + int(n).to_bytes(4, "little") for d, n in zip(cut.document, cut.number, strict=True)]
-    ids = np.array([_example_id(b"".join(names[window] for window in held)) for held in bins], np.int64)
-    order = np.argsort(ids, kind="stable")
-    counts = np.array([len(bins[place]) for place in order], np.int64)
-    window = np.array([number for place in order for number in bins[place]], np.int64)
-    return Sequences(window, np.concatenate(([0], np.cumsum(counts))), ids[order])
+    if long_text == "pack":
+        window, held = _packed(cut.length + SPECIALS, max_seq_length)
+    else:
+        window, held = np.arange(len(cut.length)), np.ones(len(cut.length), np.int64)
+    first = np.concatenate(([0], np.cumsum(held)))
+    example_id = _example_ids(_names(cut, document_ids)[window], first)
+    order = np.argsort(example_id, kind="stable")
+    moved = window[ranges(first[order], held[order])]
+    return Sequences(moved, np.concatenate(([0], np.cumsum(held[order]))), example_id[order])
 
 
 def fill(
@@ -119,33 +122,50 @@ def fill(
     return flat.reshape(len(held), max_seq_length)
 
 
-def _packed(sizes: NDArray[np.int64], room: int) -> list[list[int]]:
-    """Pack items into bins: best fit, largest first.
+def _packed(sizes: NDArray[np.int64], room: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pack items into bins: best fit, largest first. Return the items, bin after bin, and how many each bin holds.
 
-    Sizes are small whole numbers, so the open bins are kept by the room they have left, and a bit set of the rooms that
-    occur finds the tightest in one step: the time is linear in the number of items. (Johnson 1974; packing sequences by
-    size classes is due to Krell et al. 2021, arXiv:2107.02027.)
+    Items of more than half the room each open a bin. For the others, sizes being small whole numbers, the open bins are
+    kept by the room they have left, and a bit set of the rooms that occur finds the tightest in one step: the time is
+    linear in the number of items. (Johnson 1974; packing sequences by size classes is due to Krell et al. 2021,
+    arXiv:2107.02027.)
     """
-    bins: list[list[int]] = []
+    items = np.argsort(-sizes, kind="stable")
+    sizes = sizes[items]
+    opening = int(np.count_nonzero(sizes * 2 > room))
     open_bins: list[list[int]] = [[] for _ in range(room + 1)]  # room left -> numbers of bins
     rooms = 0  # bit r is set where open_bins[r] is not empty
-    for item in np.lexsort((np.arange(len(sizes)), -sizes)).tolist():
-        size = int(sizes[item])
+    for number, left in enumerate((room - sizes[:opening]).tolist()):
+        if left > SPECIALS:
+            open_bins[left].append(number)
+            rooms |= 1 << left
+    bins, opened = list(range(opening)), opening
+    for size in sizes[opening:].tolist():
         tighter = rooms >> size
         if tighter:
             left = size + (tighter & -tighter).bit_length() - 1
             number = open_bins[left].pop()
             if not open_bins[left]:
                 rooms ^= 1 << left
-            bins[number].append(item)
         else:
-            left, number = room, len(bins)
-            bins.append([item])
+            left, number = room, opened
+            opened += 1
+        bins.append(number)
         if left - size > SPECIALS:
             open_bins[left - size].append(number)
             rooms |= 1 << (left - size)
-    return bins
+    bin_of = np.array(bins, np.int64)
+    return items[np.argsort(bin_of, kind="stable")], np.bincount(bin_of)
 
 
-def _example_id(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") >> 1
+def _names(cut: Windows, document_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return what identifies each window: the id of its document and its number in it, `[N, 20]`."""
+    numbers = cut.number.astype("<u4")[:, None].view(np.uint8)
+    return np.concatenate((document_ids[cut.document], numbers), axis=1)
+
+
+def _example_ids(names: NDArray[np.uint8], first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 63 bits of a digest of the names that each sequence holds."""
+    content, bounds = memoryview(names.tobytes()), (first * names.shape[1]).tolist()
+    digests = (hashlib.blake2b(content[start:stop], digest_size=8).digest() for start, stop in pairwise(bounds))
+    return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(1)).astype(np.int64)

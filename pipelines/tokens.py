@@ -1,30 +1,41 @@
 """Clean text becomes token ids; or a vocabulary, where the text is to have one of its own."""
 
+import functools
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from pipelines.words import Encoded, WordEncoder, suits
 from records.errors import RemaskError
 from records.tokenizer import ROLES, TokenizerArtifact, word_piece
 
 _ALPHABET_SHARE = 4  # at most a quarter of a vocabulary is spent on single characters, each of which takes two places
 
 
-def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+def encoder(artifact: TokenizerArtifact) -> Callable[[Sequence[str]], Encoded]:
+    """Return what encodes texts with a tokenizer: by their words where that is exact, else HuggingFace's own way."""
+    tokenizer, description = artifact.tokenizer(), json.loads(artifact.tokenizer_json)
+    if suits(description):
+        return WordEncoder(tokenizer, lowercase=description["normalizer"]["lowercase"]).encode
+    return functools.partial(encode, tokenizer)
+
+
+def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> Encoded:
     """Return the ids of each text, without special tokens; none for a text that holds nothing the tokenizer keeps.
 
     The tokenizer uses threads of its own and holds no lock of Python's meanwhile.
 
     >>> toy = train(["a film, a film"], vocab_size=100, name="toy").tokenizer()
-    >>> [[toy.id_to_token(id_) for id_ in ids] for ids in encode(toy, ["A film!", ""])]
-    [['a', 'film', '[UNK]'], []]
+    >>> ids, length = encode(toy, ["A film!", ""])
+    >>> [toy.id_to_token(id_) for id_ in ids], length.tolist()
+    (['a', 'film', '[UNK]'], [3, 0])
     """
-    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [np.array(one.ids, np.int32) for one in encoded]
+    ids = [np.array(one.ids, np.int32) for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return Encoded(np.concatenate([np.zeros(0, np.int32), *ids]), np.array([len(held) for held in ids], np.int64))
 
 
 def train(texts: Iterable[str], *, vocab_size: int, name: str) -> TokenizerArtifact:

@@ -15,7 +15,7 @@ from pipelines.__main__ import COMMANDS as PIPELINES
 from pipelines.clean import clean
 from pipelines.sequences import fill, sequences, windows
 from pipelines.source import Row, read_piece, split_source
-from pipelines.split import document_id, split_of
+from pipelines.split import document_ids, held_out
 from records import example, tfrecord
 from records.__main__ import COMMANDS as RECORDS
 from records.command_line import main
@@ -41,17 +41,17 @@ def test_one_row(tmp_path, tokenizer):
     (row,) = read_piece(piece, column="text", encoding="utf-8")
     assert row == Row(1, "I have watched this movie<br />and it was awesome.", False)
 
-    # A row's text is cleaned; the clean text decides the document's id, and the id its split.
+    # Rows' texts are cleaned; the clean text decides a document's id, and the id its split.
     text = clean(row.text)
     assert text == "I have watched this movie and it was awesome."
-    id_ = document_id(text)
-    assert split_of(id_, validation_fraction=0.05) == "train"
+    document = document_ids([text])
+    assert held_out(document, validation_fraction=0.05).tolist() == [False]
 
     # The text becomes token ids, the ids windows, the windows sequences of fixed length.
-    (ids,) = tokens.encode(tokenizer.tokenizer(), [text])
+    ids, length = tokens.encoder(tokenizer)([text])
     assert ids.tolist() == [5, 6, 7, 8, 10, 11, 12, 13, 14, 18]
-    cut = windows(np.array([len(ids)]), max_seq_length=8, long_text="pack")
-    made = sequences(cut, [id_], max_seq_length=8, long_text="pack")
+    cut = windows(length, max_seq_length=8, long_text="pack")
+    made = sequences(cut, document, max_seq_length=8, long_text="pack")
     rows = fill(made, cut, ids, np.array([0]), max_seq_length=8, cls_id=2, sep_id=3)
     assert sorted(rows.tolist()) == [[2, 5, 6, 7, 8, 10, 11, 3], [2, 12, 13, 14, 18, 3, 0, 0]]
 

@@ -18,7 +18,7 @@ import pytest
 from pipelines import job, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
-from pipelines.split import document_id, split_of
+from pipelines.split import document_ids, held_out
 from records import command_line, manifest, storage, tfrecord
 from records.manifest import SPLITS
 
@@ -128,7 +128,7 @@ def test_every_word_of_every_document_arrives_once_in_its_split(run, tmp_path, t
     expected = {split: [] for split in SPLITS}
     for text in map(clean, REVIEWS):
         pieces = artifact.encode(text, add_special_tokens=False).tokens
-        split = split_of(document_id(text), validation_fraction=0.2)
+        split = "validation" if held_out(document_ids([text]), validation_fraction=0.2) else "train"
         expected[split] += [" ".join(pieces[start : start + 30]) for start in range(0, len(pieces), 30)]
     found = decoded(tmp_path / "out")
     assert all(sorted(found[split]) == sorted(expected[split]) for split in SPLITS)
@@ -269,7 +269,7 @@ def test_an_interrupt_is_no_fault(run, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tokens, "encode", interrupted)
+    monkeypatch.setattr(tokens, "encoder", lambda _: interrupted)
     path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
     assert run("--csv", path) == (130, "", "interrupted\n")
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -10,7 +10,7 @@ LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
 def ids_of(count):
-    return [number.to_bytes(16, "big") for number in range(count)]
+    return np.array([list(number.to_bytes(16, "big")) for number in range(count)], np.uint8)
 
 
 def laid_out(lengths, *, max_seq_length, long_text):
@@ -106,7 +106,7 @@ def test_an_example_id_names_what_the_sequence_holds():
     alone = [
         sequences(
             windows(np.array([length]), max_seq_length=16, long_text="window"),
-            [id_],
+            id_[None],
             max_seq_length=16,
             long_text="window",
         ).example_id[0]

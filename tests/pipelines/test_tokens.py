@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import sample
-from pipelines.tokens import encode, train
+from pipelines.tokens import encode, encoder, train
 from records import tokenizer
 from records.errors import RemaskError
 
@@ -33,28 +33,32 @@ def toy() -> tokenizers.Tokenizer:
     return train(TEXTS, vocab_size=200, name="toy").tokenizer()
 
 
+def each(encoded):
+    """Return the ids of each text."""
+    ends = np.cumsum(encoded.length).tolist()
+    return [encoded.ids[start:end].tolist() for start, end in zip([0, *ends], ends, strict=False)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(texts=st.lists(st.text(max_size=60) | st.sampled_from(TEXTS), max_size=8))
 def test_ids_are_those_of_encode_batch(toy, texts):
     found = encode(toy, texts)
-    assert [ids.tolist() for ids in found] == [one.ids for one in toy.encode_batch(texts, add_special_tokens=False)]
-    assert all(ids.dtype == np.int32 for ids in found)
+    assert each(found) == [one.ids for one in toy.encode_batch(texts, add_special_tokens=False)]
+    assert (found.ids.dtype, found.length.dtype) == (np.int32, np.int64)
 
 
 def test_order_is_kept_and_empty_texts_have_no_ids(toy):
     film, plot = toy.token_to_id("film"), toy.token_to_id("plot")
-    assert [ids.tolist() for ids in encode(toy, ["film", "", " \u200b", "plot"])] == [[film], [], [], [plot]]
+    assert each(encode(toy, ["film", "", " \u200b", "plot"])) == [[film], [], [], [plot]]
 
 
 def test_long_texts_are_not_cut(toy):
-    [ids] = encode(toy, ["film " * 10_000])
-    assert len(ids) == 10_000
+    assert encode(toy, ["film " * 10_000]).length.tolist() == [10_000]
 
 
 def test_special_tokens_in_a_text_are_plain_text(toy):
     special = {toy.token_to_id(token) for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")}
-    [ids] = encode(toy, ["[CLS] a [MASK] film [SEP] [PAD]"])
-    assert not special & set(ids.tolist())
+    assert not special & set(encode(toy, ["[CLS] a [MASK] film [SEP] [PAD]"]).ids.tolist())
 
 
 @NEEDS_BERT
@@ -63,7 +67,9 @@ def test_ids_of_bert_are_those_of_transformers():
     theirs = pytest.importorskip("transformers").BertTokenizerFast.from_pretrained(BERT)
     texts = [*sample.reviews(200, seed=0), *TEXTS]
     expected = theirs(texts, add_special_tokens=False)["input_ids"]
-    assert [ids.tolist() for ids in encode(tokenizer.load(BERT).tokenizer(), texts)] == expected
+    artifact = tokenizer.load(BERT)
+    assert each(encode(artifact.tokenizer(), texts)) == expected
+    assert each(encoder(artifact)(texts)) == expected
 
 
 def test_a_vocabulary_is_made_of_the_text():
@@ -92,9 +98,7 @@ def test_transformers_reads_what_is_saved(tmp_path):
     made = train(TEXTS, vocab_size=200, name="toy")
     made.save(str(tmp_path))
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
-    assert theirs(TEXTS, add_special_tokens=False)["input_ids"] == [
-        ids.tolist() for ids in encode(made.tokenizer(), TEXTS)
-    ]
+    assert theirs(TEXTS, add_special_tokens=False)["input_ids"] == each(encode(made.tokenizer(), TEXTS))
     assert (theirs.mask_token_id, theirs.pad_token_id, theirs.cls_token_id) == (made.mask_id, made.pad_id, made.cls_id)
 
 
@@ -136,8 +140,7 @@ def test_too_many_characters_leave_room_for_words():
     made = train([*TEXTS, rare], vocab_size=200, name="toy")
     assert {"film", "the"} <= set(made.vocabulary)
     assert made.vocab_size <= 200
-    [ids] = encode(made.tokenizer(), [rare])
-    assert made.vocabulary["[UNK]"] in ids.tolist()
+    assert made.vocabulary["[UNK]"] in encode(made.tokenizer(), [rare]).ids.tolist()
 
 
 def test_a_word_that_comes_very_often():
