@@ -92,7 +92,12 @@ def main(options: RecordsOptions) -> int:
         validation_fraction=options.validation_fraction,
         num_shards=options.num_shards,
         layout=Layout(
-            options.max_seq_length, options.long_text, artifact.cls_id, artifact.sep_id, options.compression == "gzip"
+            max_seq_length=options.max_seq_length,
+            long_text=options.long_text,
+            cls_id=artifact.cls_id,
+            sep_id=artifact.sep_id,
+            vocab_size=artifact.vocab_size,
+            compress=options.compression == "gzip",
         ),
     )
     with Progress(work, options.out, total_bytes=sum(map(storage.size, sources))):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipelines.blocks import Slice, read_slices, without_duplicates
 from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
 from records import example, storage, tfrecord
+from records.frame import Frame, Sum64
 from records.manifest import Shard
 
 MIN_SHARDS = 8
@@ -25,6 +26,7 @@ class Layout(NamedTuple):
     long_text: str
     cls_id: int
     sep_id: int
+    vocab_size: int
     compress: bool
 
 
@@ -87,11 +89,16 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
     cut = windows(read.length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
     made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
 
+    frame = Frame(layout.max_seq_length, layout.vocab_size)
+    total = Sum64(frame)
+
     def chunks() -> Iterator[bytes]:
         count = max(1, _CHUNK // layout.max_seq_length)
         for start in range(0, len(made.example_id), count):
             chunk = _chunk(made, start, count)
-            yield from example.encode(_filled(chunk, cut, read.tokens, read.offset, layout), chunk.example_id)
+            rows = example.encode(_filled(chunk, cut, read.tokens, read.offset, layout), chunk.example_id, frame)
+            total.add(rows)
+            yield rows.tobytes()
 
     path = storage.join(folder, name)
     with storage.open_write(path) as file:
@@ -104,6 +111,7 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
         tokens=int(cut.length.sum()) + SPECIALS * len(cut.length),
         bytes=checked.size,
         crc32c=checked.hexdigest(),
+        sum64=total.hexdigest(),
     )
     kept = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
     return Written(split, shard, _counts(read.source), _counts(duplicates), _counts(read.source, read.length - kept))

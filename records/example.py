@@ -1,146 +1,83 @@
-"""A batch of sequences as serialized `tf.train.Example`s and back, without TensorFlow or a Python loop over tokens.
+"""Sequences as records of serialized `tf.train.Example`s and back, whole batches at once, without TensorFlow.
 
-An Example of fixed schema is nearly fixed bytes: protobuf messages are `tag, length, content`, and the only contents
-that vary in size are the varints of the ids. So a whole batch is laid out by numpy: the size of each varint, from those
-the place of each, then one store for every byte of a varint that is in use. The result is what protobuf writes for the
-same message with its map entries in order, byte for byte; a test holds it to TensorFlow's own.
+`records.frame` says where everything stands; the rest is to spread the bits of numbers over bytes.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from records.schema import EXAMPLE_ID, INPUT_IDS, features
+from records import tfrecord
+from records.frame import Frame
 
-_VARINT_BYTES = 9  # of a non-negative int64
 
-
-def encode(input_ids: NDArray[np.integer], example_id: NDArray[np.integer]) -> list[bytes]:
-    """Serialize sequences.
+def encode(input_ids: NDArray[np.integer], example_id: NDArray[np.integer], frame: Frame) -> NDArray[np.uint8]:
+    """Return sequences as they stand in a file.
 
     Args:
-        input_ids: `[N, max_seq_length]`, non-negative.
+        input_ids: `[N, max_seq_length]`, 0 to below `vocab_size`.
         example_id: `[N]`, non-negative.
+        frame: the layout of a record.
 
     Returns:
-        `N` serialized `tf.train.Example`s with the features of `records.schema`.
+        uint8 `[N, frame.size]`: N records, their lengths and CRCs included.
 
-    >>> [example] = encode(np.array([[101, 7, 102, 0]]), np.array([5]))
-    >>> len(example), list(example[-4:])
-    (46, [101, 7, 102, 0])
+    Raises:
+        ValueError: a number that the layout has no room for.
+
+    >>> frame = Frame(max_seq_length=4, vocab_size=30_522)
+    >>> rows = encode(np.array([[101, 7, 102, 0]]), np.array([5]), frame)
+    >>> rows.shape, bytes(rows[0, frame.input_ids]).hex(" ", 3)
+    ((1, 78), 'e58000 878000 e68000 808000')
     """
-    values = {INPUT_IDS: input_ids, EXAMPLE_ID: example_id[:, None]}
-    entries = [_feature(name, values[name]) for name, _ in features(input_ids.shape[1])]
-    return [_message(1, b"".join(parts)) for parts in zip(*entries, strict=True)]
+    rows = np.repeat(frame.template[None], len(input_ids), axis=0)
+    _spread(input_ids, rows[:, frame.input_ids])
+    _spread(example_id[:, None], rows[:, frame.example_id])
+    crcs = [google_crc32c.value(payload.tobytes()) for payload in rows[:, frame.payload]]
+    rows[:, frame.payload.stop :] = tfrecord.masked(np.array(crcs, np.int64)).astype("<u4")[:, None].view(np.uint8)
+    return rows
 
 
-def decode(payloads: Sequence[bytes], *, max_seq_length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read what `encode`, or protobuf itself, has written.
+def decode(payloads: Sequence[bytes], frame: Frame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read the Examples that `encode` has written.
 
     Args:
         payloads: N serialized `tf.train.Example`s.
-        max_seq_length: values of `input_ids` in each.
+        frame: the layout of a record.
 
     Returns:
         `input_ids` int64 `[N, max_seq_length]` and `example_id` int64 `[N]`.
 
     Raises:
-        ValueError: one of them is no Example with these features.
+        ValueError: one of them has another layout.
 
-    >>> input_ids, example_id = decode(encode(np.array([[101, 7, 102, 0]]), np.array([5])), max_seq_length=4)
+    >>> frame = Frame(max_seq_length=4, vocab_size=30_522)
+    >>> rows = encode(np.array([[101, 7, 102, 0]]), np.array([5]), frame)
+    >>> input_ids, example_id = decode([bytes(rows[0, frame.payload])], frame)
     >>> input_ids.tolist(), example_id.tolist()
     ([[101, 7, 102, 0]], [5])
     """
-    try:
-        lists = [_int_lists(payload) for payload in payloads]
-        columns = {name: _numbers([held[name] for held in lists], n) for name, n in features(max_seq_length)}
-    except (ValueError, IndexError, KeyError) as error:
-        raise ValueError(f"not an Example with {max_seq_length} input_ids and one example_id") from error
-    return columns[INPUT_IDS], columns[EXAMPLE_ID][:, 0]
+    rows = np.repeat(frame.template[None], len(payloads), axis=0)
+    same_size = {len(payload) for payload in payloads} <= {len(frame.template[frame.payload])}
+    if same_size:
+        rows[:, frame.payload] = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+    if not same_size or ((rows ^ frame.template) & ~frame.varies).any():
+        raise ValueError(f"not an Example with {frame.max_seq_length} input_ids and one example_id, laid out as ours are")
+    return _gathered(rows[:, frame.input_ids], frame.max_seq_length), _gathered(rows[:, frame.example_id], 1)[:, 0]
 
 
-def _feature(name: str, values: NDArray[np.integer]) -> list[bytes]:
-    """Return `Features.feature` map entries `{name: Feature(int64_list=values[i])}`, one a row."""
-    key = _message(1, name.encode())
-    content, bounds = _varints(values)
-    return [
-        _message(1, key + _message(2, _message(3, _message(1, content[start:stop]))))
-        for start, stop in pairwise(bounds)
-    ]
+def _spread(numbers: NDArray[np.integer], content: NDArray[np.uint8]) -> None:
+    """Write the bits of `[N, M]` numbers into `[N, M * size]` bytes that hold as many zeros."""
+    size = content.shape[1] // numbers.shape[1]
+    if numbers.size and (numbers.min() < 0 or int(numbers.max()) >> 7 * size):
+        raise ValueError(f"numbers from {numbers.min()} to {numbers.max()} in {size} bytes")
+    for byte in range(size):
+        content[:, byte::size] |= (numbers >> 7 * byte).astype(np.uint8) & np.uint8(0x7F)
 
 
-def _message(field_number: int, content: bytes) -> bytes:
-    """Return a length-delimited field: tag, length, content."""
-    length = len(content)
-    if length < 0x80:
-        return bytes((field_number << 3 | 2, length)) + content
-    if length < 0x4000:
-        return bytes((field_number << 3 | 2, length & 0x7F | 0x80, length >> 7)) + content
-    if length < 0x200000:
-        return bytes((field_number << 3 | 2, length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14)) + content
-    raise ValueError(f"a feature of {length} bytes is beyond any sequence")
-
-
-def _varints(values: NDArray[np.integer]) -> tuple[bytes, list[int]]:
-    """Return the varints of all values, row after row, and where each row starts and the last one ends."""
-    flat = values.astype(np.uint64).ravel()
-    sizes = np.ones(flat.shape, np.int64)
-    for used in range(1, _VARINT_BYTES):
-        longer = flat >= np.uint64(1 << 7 * used)
-        if not longer.any():
-            break
-        sizes += longer
-    ends = np.cumsum(sizes)
-    starts = ends - sizes
-    content = np.empty(ends[-1] if ends.size else 0, np.uint8)
-    for used in range(int(sizes.max(initial=1))):
-        held = np.flatnonzero(sizes > used)
-        septet = (flat[held] >> np.uint64(7 * used)) & np.uint64(0x7F)
-        content[starts[held] + used] = septet | np.where(sizes[held] > used + 1, 0x80, 0).astype(np.uint64)
-    return content.tobytes(), [0, *ends[values.shape[1] - 1 :: values.shape[1]].tolist()]
-
-
-def _int_lists(payload: bytes) -> dict[str, bytes]:
-    """Return the varints of each feature of an Example."""
-    lists = {}
-    for _, entries in _fields(payload, 1):
-        for _, entry in _fields(entries, 1):
-            name, feature = (dict(_fields(entry, 1, 2))[number] for number in (1, 2))
-            lists[name.decode()] = dict(_fields(dict(_fields(feature, 3))[3], 1))[1]
-    return lists
-
-
-def _fields(content: bytes, *known: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and the content of each field of a message, all of which are length-delimited."""
-    place = 0
-    while place < len(content):
-        number, kind = divmod(content[place], 8)
-        length, shift = 0, 0
-        while True:
-            place += 1
-            length |= (content[place] & 0x7F) << shift
-            shift += 7
-            if content[place] < 0x80:
-                break
-        start, place = place + 1, place + 1 + length
-        if number not in known or kind != 2 or place > len(content):
-            raise ValueError(f"field {number} of kind {kind}, {length} bytes long")
-        yield number, content[start:place]
-
-
-def _numbers(packed: Sequence[bytes], count: int) -> NDArray[np.int64]:
-    """Return the values of rows of varints, each of which holds so many, `[N, count]`."""
-    content = np.frombuffer(b"".join(packed), np.uint8)
-    last = np.flatnonzero(content < 0x80)  # the last byte of each varint
-    bounds, sizes = np.cumsum([0, *map(len, packed)]), np.diff(last, prepend=-1)
-    if (np.diff(np.searchsorted(last, bounds)) != count).any() or (content[bounds[1:] - 1] >= 0x80).any():
-        raise ValueError(f"not {count} numbers in each row")
-    if sizes.max(initial=0) > _VARINT_BYTES:
-        raise ValueError("a negative number")
-    starts, values = last - sizes + 1, np.zeros(len(last), np.int64)
-    for used in range(int(sizes.max(initial=0))):
-        held = np.flatnonzero(sizes > used)
-        values[held] |= (content[starts[held] + used] & np.uint8(0x7F)).astype(np.int64) << 7 * used
-    return values.reshape(len(packed), count)
+def _gathered(content: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Return the `[N, count]` numbers of `[N, count * size]` bytes."""
+    septets = (content & np.uint8(0x7F)).astype(np.int64).reshape(len(content), count, -1)
+    return (septets << 7 * np.arange(septets.shape[2])).sum(2)

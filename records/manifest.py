@@ -16,7 +16,7 @@ from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
 
 MANIFEST_JSON = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "validation")
 
 
@@ -30,6 +30,7 @@ class Shard:
     tokens: int  # special tokens included, padding not
     bytes: int
     crc32c: str  # of the whole file, 8 hexadecimal digits
+    sum64: str  # of its records, 16 hexadecimal digits: `records.frame.Sum64`
 
 
 @dataclass(frozen=True)

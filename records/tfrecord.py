@@ -8,11 +8,17 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from records.errors import RemaskError
+
+HEADER_BYTES, FOOTER_BYTES = 12, 4
+
+Crc = TypeVar("Crc", int, NDArray[np.int64])
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -37,7 +43,11 @@ def masked_crc(content: bytes) -> int:
     >>> hex(masked_crc(b"remask"))
     '0x606ca65'
     """
-    crc = google_crc32c.value(content)
+    return masked(google_crc32c.value(content))
+
+
+def masked(crc: Crc) -> Crc:
+    """Return a CRC, or an int64 array of them, rotated and offset as TFRecord files store them."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -47,20 +57,22 @@ def framed(payload: bytes) -> bytes:
     return b"".join((length, _FOOTER.pack(masked_crc(length)), payload, _FOOTER.pack(masked_crc(payload))))
 
 
-def write(file: Writable, payloads: Iterable[bytes], *, compress: bool = False) -> None:
-    """Write records to an open file. The same payloads give the same bytes; compressed, if it is the same zlib.
+def write(file: Writable, records: Iterable[bytes], *, compress: bool = False) -> None:
+    """Write framed records, one or many at once, to an open file.
+
+    The same records give the same bytes; compressed, if it is the same zlib.
 
     >>> import io
     >>> file = io.BytesIO()
-    >>> write(file, [b"one", b"two"])
+    >>> write(file, [framed(b"one"), framed(b"two")])
     >>> len(file.getvalue()), list(read(io.BytesIO(file.getvalue()), name="file"))
     (38, [b'one', b'two'])
     """
     if compress:
         with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0, filename="") as zipped:
-            zipped.writelines(map(framed, payloads))
+            zipped.writelines(records)
     else:
-        file.writelines(map(framed, payloads))
+        file.writelines(records)
 
 
 def read(file: IO[bytes], *, name: str, compress: bool = False) -> Iterator[bytes]:

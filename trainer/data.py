@@ -9,7 +9,6 @@ manifest's counts, and at most one is read again.
 There is no Python in the pipeline: it runs as well on the hosts of a remote TPU.
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +19,19 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from records.frame import Frame
 from records.manifest import Shard
-from records.reader import CHANGED, DataSet, parse
+from records.reader import DataSet, example_ids, parse, read_shard
 from trainer import randomness
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
 EVAL_SEED, EVAL_EPOCH = 0, 2**31 - 1
 """Evaluation masks are always these, at 15 %: losses compare across steps, runs and machines."""
 
-_PARSE_BLOCK = 2048  # records parsed at once
-# Fixed: what TensorFlow would choose depends on the machine, and the order on what it chooses.
+Batch = dict[str, tf.Tensor]
+
 _FILES_AT_ONCE = 16
-_READ_BYTES = 4 << 20  # asked of the file system at once
+_BLOCK = 2048  # sequences masked at once, whatever the batch: fewer, and what a step of TensorFlow costs by itself shows
 
 
 class Group(NamedTuple):
@@ -68,30 +68,23 @@ def train_batches(
         shapes.
     """
     shards = data_set.manifest.data.splits["train"]
-    paths = tf.constant([data_set.path(shard.file) for shard in shards])
-    counts = tf.constant([shard.examples for shard in shards])
     needed = (train_steps - start_step) * global_batch_size
     plan = list(reading_plan(shards, seed, shuffle_examples, start=start_step * global_batch_size, examples=needed))
-    vocabulary = Vocabulary.of(data_set.tokenizer)
+    read, largest = _reader(data_set, "train"), _largest_group(shards, shuffle_examples)
+    masked = _masked(data_set, seed=seed, masking=masking)
 
     def read_group(epoch: tf.Tensor, numbers: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
         numbers = tf.boolean_mask(numbers, numbers >= 0)
-        files = tf.data.Dataset.from_tensor_slices(tf.gather(paths, numbers))
-        sequences = _sequences(files, data_set).rebatch(_largest_group(shards, shuffle_examples))
-        group = sequences.apply(tf.data.experimental.assert_cardinality(1))
-        whole = group.map(functools.partial(_checked, tf.reduce_sum(tf.gather(counts, numbers))))
-        return whole.map(functools.partial(_shuffled, seed, epoch, skip))
-
-    def masked(input_ids: tf.Tensor, example_id: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mask_tokens(input_ids, example_id, seed=seed, epoch=epoch, vocabulary=vocabulary, masking=masking)
+        group = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=_FILES_AT_ONCE).rebatch(largest)
+        return group.map(lambda rows: _shuffled(rows, data_set.frame, seed=seed, epoch=epoch, skip=skip))
 
     return (
         tf.data.Dataset.from_tensor_slices(_columns(plan))
         .flat_map(read_group)
         .prefetch(1)  # the next group is read and shuffled while this one is consumed
-        .rebatch(global_batch_size, drop_remainder=True)
-        .map(_fixed(global_batch_size, data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE)
+        .rebatch(_BLOCK)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
+        .rebatch(global_batch_size, drop_remainder=True)
         .take(train_steps - start_step)
         .apply(tf.data.experimental.assert_cardinality(train_steps - start_step))
         .prefetch(tf.data.AUTOTUNE)
@@ -105,26 +98,20 @@ def eval_batches(data_set: DataSet, *, global_batch_size: int, split: str = "val
     The last batch is filled up with rows of zeros, which have nothing to predict: their `masked_lm_weights` are 0. So
     shapes are static and no sequence is left out.
     """
-    paths = [data_set.path(shard.file) for shard in data_set.manifest.data.splits[split]]
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
-    vocabulary = Vocabulary.of(data_set.tokenizer)
+    shards = data_set.manifest.data.splits[split]
+    masked = _masked(data_set, seed=EVAL_SEED, masking=Masking())
 
-    def masked(input_ids: tf.Tensor, example_id: tf.Tensor, epoch: tf.Tensor) -> dict[str, tf.Tensor]:
-        return mask_tokens(input_ids, example_id, seed=EVAL_SEED, epoch=epoch, vocabulary=vocabulary)
-
-    def filled(input_ids: tf.Tensor, example_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        missing = global_batch_size - tf.shape(input_ids)[0]
-        return (
-            tf.pad(input_ids, [[0, missing], [0, 0]]),
-            tf.pad(example_id, [[0, missing]]),
-            tf.fill([global_batch_size], EVAL_EPOCH),
-        )
+    def filled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        missing = global_batch_size - tf.shape(rows)[0]
+        nothing = tf.repeat(data_set.frame.template[None], missing, axis=0)
+        full = tf.ensure_shape(tf.concat([rows, nothing], 0), [global_batch_size, data_set.frame.size])
+        return full, tf.fill([global_batch_size], EVAL_EPOCH)
 
     return (
-        _sequences(files, data_set)
+        tf.data.Dataset.range(len(shards))
+        .map(_reader(data_set, split), num_parallel_calls=_FILES_AT_ONCE)
         .rebatch(global_batch_size)
         .map(filled, num_parallel_calls=tf.data.AUTOTUNE)
-        .map(_fixed(global_batch_size, data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
         .apply(tf.data.experimental.assert_cardinality(-(-data_set.manifest.examples(split) // global_batch_size)))
         .prefetch(tf.data.AUTOTUNE)
@@ -137,7 +124,7 @@ def reading_plan(
 ) -> Iterator[Group]:
     """Yield the groups to read for `examples` sequences from the `start`-th of the stream of epochs on.
 
-    >>> two = [Shard("a", 3, 3, 9, 99, ""), Shard("b", 3, 3, 9, 99, "")]
+    >>> two = [Shard("a", 3, 3, 9, 99, "", ""), Shard("b", 3, 3, 9, 99, "", "")]
     >>> list(reading_plan(two, 0, 1, start=7, examples=4))
     [Group(epoch=1, shards=(1,), skip=1), Group(epoch=1, shards=(0,), skip=0)]
     """
@@ -186,46 +173,48 @@ def _columns(plan: Sequence[Group]) -> tuple[NDArray[np.int32], NDArray[np.int32
     return epochs, numbers, skips
 
 
-def _sequences(files: tf.data.Dataset, data_set: DataSet) -> tf.data.Dataset:
-    """Return blocks of `(input_ids, example_id)` of several files at once, in an order that is always the same."""
+def _reader(data_set: DataSet, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function that reads a shard, given its number in the manifest: uint8 `[examples, frame.size]`."""
+    shards = data_set.manifest.data.splits[split]
+    paths = tf.constant([data_set.path(shard.file) for shard in shards], tf.string)
+    examples = tf.constant([shard.examples for shard in shards], tf.int32)
+    checksums = tf.constant([int(shard.sum64, 16) for shard in shards], tf.uint64)
 
-    def records(file: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(file, data_set.compression, _READ_BYTES).batch(_PARSE_BLOCK)
+    def read(number: tf.Tensor) -> tf.Tensor:
+        return read_shard(
+            paths[number],
+            examples=examples[number],
+            checksum=checksums[number],
+            frame=data_set.frame,
+            compression=data_set.compression,
+        )
 
-    blocks = files.interleave(records, cycle_length=_FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE)
-    return blocks.map(
-        lambda block: parse(block, max_seq_length=data_set.max_seq_length), num_parallel_calls=tf.data.AUTOTUNE
-    )
-
-
-def _checked(expected: tf.Tensor, input_ids: tf.Tensor, example_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Let a group pass that is as large as the manifest says."""
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(example_id), expected, CHANGED)]):
-        return tf.identity(input_ids), tf.identity(example_id)
+    return read
 
 
 def _shuffled(
-    seed: int, epoch: tf.Tensor, skip: tf.Tensor, input_ids: tf.Tensor, example_id: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Permute a group by a hash of (seed, epoch, example id), and drop what is done already."""
-    high, low = randomness.keys("order", seed, epoch=epoch, example_id=example_id)
+    rows: tf.Tensor, frame: Frame, *, seed: int, epoch: tf.Tensor, skip: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Permute a group by a hash of (seed, epoch, example id), drop what is done already, and say which epoch it is.
+
+    The sequences are moved about as the bytes they are in their file, which is less to move than their ids would be.
+    """
+    place = randomness.keys("order", seed, epoch=epoch, example_id=example_ids(rows, frame))
     # 63 bits, so that the order is that of the hash alone and not, where hashes tie, the order of reading.
-    place = tf.bitwise.left_shift(tf.cast(high, tf.int64), 31) | tf.cast(randomness.positive(low), tf.int64)
-    order = tf.argsort(place)[skip:]
-    return tf.gather(input_ids, order), tf.gather(example_id, order), tf.fill(tf.shape(order), epoch)
+    order = tf.argsort(tf.cast(tf.bitwise.right_shift(place, tf.constant(1, tf.uint64)), tf.int64))[skip:]
+    return tf.gather(rows, order), tf.fill(tf.shape(order), epoch)
 
 
-def _fixed(global_batch_size: int, max_seq_length: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Return a function that says what the pipeline cannot see for itself: the shapes are static."""
+def _masked(data_set: DataSet, *, seed: int, masking: Masking) -> Callable[[tf.Tensor, tf.Tensor], Batch]:
+    """Return a function that masks records, uint8 `[B, frame.size]`, in the epochs given, int32 `[B]`."""
+    vocabulary, frame = Vocabulary.of(data_set.tokenizer), data_set.frame
 
-    def fixed(input_ids: tf.Tensor, example_id: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return (
-            tf.ensure_shape(input_ids, [global_batch_size, max_seq_length]),
-            tf.ensure_shape(example_id, [global_batch_size]),
-            tf.ensure_shape(epoch, [global_batch_size]),
-        )
+    def masked(rows: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        rows = tf.ensure_shape(rows, [None, frame.size])  # which the pipeline cannot see for itself
+        input_ids, example_id = parse(rows, frame)
+        return mask_tokens(input_ids, example_id, seed=seed, epoch=epoch, vocabulary=vocabulary, masking=masking)
 
-    return fixed
+    return masked
 
 
 def _options() -> tf.data.Options:
