@@ -106,22 +106,27 @@ def slices(block: Block, shard_of_bucket: NDArray[np.integer]) -> Iterator[tuple
 
 def read_slices(parts: Iterable[Slice]) -> Documents:
     """Read parts of block files and merge them."""
-    ids, sources, lengths, tokens = [], [], [], []
+    parts = list(parts)
+    ids, sources, lengths = [], [], []
+    tokens = np.empty(sum(part.last_token - part.first_token for part in parts), _NUMBER)
+    filled = 0
     for part in parts:
         count, tokens_start = part.last - part.first, part.documents * (DOCUMENT_ID_BYTES + _NUMBER.itemsize)
+        token_count = part.last_token - part.first_token
         with storage.open_read(part.path) as file:
             file.seek(part.first * DOCUMENT_ID_BYTES)
             ids.append(np.frombuffer(file.read(count * DOCUMENT_ID_BYTES), np.uint8))
             file.seek(part.documents * DOCUMENT_ID_BYTES + part.first * _NUMBER.itemsize)
             lengths.append(np.frombuffer(file.read(count * _NUMBER.itemsize), _NUMBER))
             file.seek(tokens_start + part.first_token * _NUMBER.itemsize)
-            tokens.append(np.frombuffer(file.read((part.last_token - part.first_token) * _NUMBER.itemsize), _NUMBER))
+            tokens[filled : filled + token_count] = np.frombuffer(file.read(token_count * _NUMBER.itemsize), _NUMBER)
+        filled += token_count
         sources.append(np.full(count, part.source))
     id_, source = np.concatenate(ids).reshape(-1, DOCUMENT_ID_BYTES), np.concatenate(sources)
     length = np.concatenate(lengths).astype(np.int64)
     offset = np.cumsum(length) - length
     order = _by_id(id_, source)
-    return Documents(id_[order], source[order], length[order], offset[order], np.concatenate(tokens))
+    return Documents(id_[order], source[order], length[order], offset[order], tokens)
 
 
 def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:

@@ -153,9 +153,9 @@ class _Table:
     def add(self, keys: NDArray[np.uint64], numbers: NDArray[np.int32]) -> None:
         """Add keys, each once, that are not there yet."""
         held = self._keys != 0
-        if (held.sum() + len(keys)) * 4 > len(self._keys):  # from there on free slots are far
+        if (held.sum() + len(keys)) * 2 > len(self._keys):  # from there on free slots are far
             keys, numbers = np.append(self._keys[held], keys), np.append(self._numbers[held], numbers)
-            self._clear(int(4 * len(keys)).bit_length() + 1)
+            self._clear(bits=len(keys).bit_length() + 2)
         while len(keys):
             slots = self._slots(keys)
             self._keys[slots], self._numbers[slots] = keys, numbers  # of those that want one slot the last gets it
