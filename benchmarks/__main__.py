@@ -1,0 +1,16 @@
+"""The command line of the benchmarks: it parses, and calls."""
+
+import sys
+
+from benchmarks.config import InputBenchOptions, RecordsBenchOptions, ReportOptions, StepBenchOptions
+from records.command_line import Command, main
+
+COMMANDS = {
+    "records": Command(RecordsBenchOptions, "benchmarks.records:main", "text into records, beside HuggingFace's way"),
+    "input": Command(InputBenchOptions, "benchmarks.input:main", "records into masked batches, beside the peers' ways"),
+    "step": Command(StepBenchOptions, "benchmarks.step:main", "steps of training, beside transformers and KerasHub"),
+    "report": Command(ReportOptions, "benchmarks.report:main", "draw the results, and put them into README.md"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("python -m benchmarks", "Measure remask beside its peers.", COMMANDS))

@@ -1,0 +1,66 @@
+"""The options of the benchmarks. Only the standard library: help is instant."""
+
+from dataclasses import dataclass
+
+from records.command_line import option, require
+
+
+@dataclass(frozen=True)
+class RecordsBenchOptions:
+    """Options of `python -m benchmarks records`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    csv: str = option(
+        "", "a CSV with a column text, such as the IMDB reviews; none: the embedded corpus", metavar="FILE"
+    )
+    tokenizer: str = option("", "folder or hub name of a tokenizer; none: one made from the embedded corpus")
+    rounds: int = option(3, "how often each contender runs")
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class InputBenchOptions:
+    """Options of `python -m benchmarks input`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    data: str = option("", "folder of a data set of 128 tokens a sequence; none: it is made from csv", metavar="DIR")
+    csv: str = option(
+        "", "a CSV with a column text, such as the IMDB reviews; none: the embedded corpus", metavar="FILE"
+    )
+    tokenizer: str = option("", "folder or hub name of a tokenizer; none: one made from the embedded corpus")
+    rounds: int = option(3, "how often each contender runs")
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class StepBenchOptions:
+    """Options of `python -m benchmarks step`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    steps: int = option(8, "steps of training in a run")
+    rounds: int = option(3, "how often each contender runs")
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `python -m benchmarks report`."""
+
+    results: str = option("benchmarks/results", "folder of the results", metavar="DIR")
+    readme: str = option("README.md", "file into which the table is written", metavar="FILE")

@@ -1,0 +1,182 @@
+"""Draws the results of the benchmarks, and puts them as a table into README.md."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.config import ReportOptions
+from benchmarks.contest import LIMIT, OURS, PEER, Contest, Run
+from records.errors import RemaskError
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+"""Between them stands in README.md what `make bench-report` writes."""
+
+PICTURE = "results.png"
+_COLOURS = {OURS: "#1f6f8b", PEER: "#a9b4bd", LIMIT: "#e0c48c"}
+
+
+class Results(NamedTuple):
+    """What one benchmark has left."""
+
+    benchmark: str
+    input: str
+    machine: Mapping[str, Any]
+    commit: str
+    contests: Sequence[Contest]
+    headlines: Mapping[str, float]
+
+
+def main(options: ReportOptions) -> None:
+    """Read all results, draw them, and write the table."""
+    found = read(options.results)
+    picture = os.path.join(options.results, PICTURE)
+    draw([contest for results in found for contest in results.contests], picture)
+    readme = Path(options.readme)
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RemaskError(f"{readme}: {error.strerror}; name the file with --readme") from error
+    readme.write_text(inserted(text, section(found, os.path.relpath(picture, readme.parent))), encoding="utf-8")
+    print(f"made {picture} and the table in {readme}, from {len(found)} benchmarks")
+
+
+def read(folder: str) -> list[Results]:
+    """Return all results of a folder.
+
+    Raises:
+        RemaskError: there are none.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise RemaskError(f"{folder}: no results here; run 'make bench' first")
+    return [_results(json.loads(path.read_text())) for path in paths]
+
+
+def section(found: Sequence[Results], picture: str) -> str:
+    """Return what stands in README: the picture, the table, and where the figures are from."""
+    rows = [row for results in found for contest in results.contests for row in table_rows(contest)]
+    where = {
+        f"{results.machine['processor']}, {results.machine['cores']} cores, at commit {results.commit.rstrip('+')}"
+        for results in found
+    }
+    headlines = ", ".join(f"{name} {value:.3g}" for results in found for name, value in results.headlines.items())
+    return "\n".join(
+        [
+            f"![Work done in a CPU-second, by remask, by its peers and by what limits it]({picture})",
+            "",
+            "| | remask | beside it | | remask / it | its memory / ours |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"Work in a CPU-second; medians over the rounds, in brackets their spread. {'; '.join(sorted(where))}.",
+            f"Headlines: {headlines}.",
+        ]
+    )
+
+
+def table_rows(contest: Contest) -> list[str]:
+    """Return a row for each contender that stands beside ours.
+
+    >>> runs = {"we": [Run(9, 1.0, 1, 50)], "they": [Run(3, 1.0, 1, 100)]}
+    >>> print(*table_rows(Contest("counting", "numbers", {"we": "ours", "they": "peer"}, runs)))
+    | counting | 9.00 numbers | they | 3.00 | 3.00 (3.00 to 3.00) | 2.00 |
+    """
+    ours = contest.ours
+    rows = []
+    for name in contest.runs:
+        if name == ours:
+            continue
+        ratios = contest.ratios(ours, name)
+        rows.append(
+            f"| {contest.title} | {short(contest.median(ours))} {contest.unit} | {name} | "
+            f"{short(contest.median(name))} | {contest.ratio(ours, name):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) | {contest.ratio(name, ours, 'peak_bytes'):.2f} |"
+        )
+    return rows
+
+
+def short(value: float) -> str:
+    """Return a number of three digits.
+
+    >>> short(2_712_345), short(13_040), short(151.4), short(17.24), short(0.5)
+    ('2.71 M', '13.0 k', '151', '17.2', '0.50')
+    """
+    for size, name in ((1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{_three(value / size)}{name}"
+    return _three(value)
+
+
+def _three(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def inserted(text: str, new: str) -> str:
+    """Return a text with what stands between its two marks replaced.
+
+    Raises:
+        RemaskError: the marks are not there.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise RemaskError(f"README: expected the lines '{BEGIN}' and '{END}', between which the table is to stand")
+    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+
+
+def draw(contests: Sequence[Contest], path: str) -> None:
+    """Draw a bar for each contender, one picture a contest: how much it does in a CPU-second."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = 2
+    rows = -(-len(contests) // columns)
+    heights = [max(len(contest.runs) for contest in contests[row * columns :][:columns]) for row in range(rows)]
+    figure, axes = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(13, 0.9 * rows + 0.42 * sum(heights)),
+        squeeze=False,
+        height_ratios=[height + 1.2 for height in heights],
+        layout="constrained",
+    )
+    for axis in axes.flat[len(contests) :]:
+        axis.set_visible(False)
+    for contest, axis in zip(contests, axes.flat, strict=False):
+        names = list(contest.runs)
+        rates = [contest.median(name) for name in names]
+        spread = [[run.rate for run in contest.runs[name]] for name in names]
+        errors = [
+            [rate - min(of_one) for rate, of_one in zip(rates, spread, strict=True)],
+            [max(of_one) - rate for rate, of_one in zip(rates, spread, strict=True)],
+        ]
+        colours = [_COLOURS[contest.roles[name]] for name in names]
+        axis.barh(names, rates, xerr=errors, color=colours, ecolor="#444444", capsize=2)
+        axis.bar_label(axis.containers[-1], labels=[f"  {short(rate)}" for rate in rates], fontsize=9)
+        axis.set_title(f"{contest.title}: {contest.unit} a CPU-second", fontsize=10, loc="left")
+        axis.set_xlim(0, 1.18 * max(max(of_one) for of_one in spread))
+        axis.invert_yaxis()
+        axis.xaxis.set_visible(False)
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+        axis.tick_params(axis="y", length=0, labelsize=9)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def _results(content: Mapping[str, Any]) -> Results:
+    contests = [
+        Contest(
+            contest["title"],
+            contest["unit"],
+            {one["name"]: one["role"] for one in contest["contenders"]},
+            {one["name"]: [Run(**run) for run in one["runs"]] for one in contest["contenders"]},
+        )
+        for contest in content["contests"]
+    ]
+    return Results(
+        content["benchmark"], content["input"], content["machine"], content["commit"], contests, content["headlines"]
+    )
