@@ -51,7 +51,7 @@ class RecordsOptions:
         group="output",
     )
     compression: str = option("none", "of the shards", group="output", choices=("none", "gzip"))
-    processes: int = option(1, "worker processes; one uses all cores for tokenizing already", group="machine")
+    processes: int = option(1, "worker processes; a second one pays from some hundred MB of text on", group="machine")
 
     def __post_init__(self) -> None:
         require(self.max_seq_length >= 8, "max_seq_length", self.max_seq_length, "at least 8")
