@@ -60,11 +60,14 @@ def decode(payloads: Sequence[bytes], frame: Frame) -> tuple[NDArray[np.int64], 
     ([[101, 7, 102, 0]], [5])
     """
     rows = np.repeat(frame.template[None], len(payloads), axis=0)
-    same_size = {len(payload) for payload in payloads} <= {len(frame.template[frame.payload])}
+    size = frame.payload.stop - frame.payload.start
+    same_size = {len(payload) for payload in payloads} <= {size}
     if same_size:
-        rows[:, frame.payload] = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+        rows[:, frame.payload] = np.frombuffer(b"".join(payloads), np.uint8).reshape(-1, size)
     if not same_size or ((rows ^ frame.template) & ~frame.varies).any():
-        raise ValueError(f"not an Example with {frame.max_seq_length} input_ids and one example_id, laid out as ours are")
+        raise ValueError(
+            f"not an Example with {frame.max_seq_length} input_ids and one example_id, laid out as ours are"
+        )
     return _gathered(rows[:, frame.input_ids], frame.max_seq_length), _gathered(rows[:, frame.example_id], 1)[:, 0]
 
 
@@ -79,5 +82,6 @@ def _spread(numbers: NDArray[np.integer], content: NDArray[np.uint8]) -> None:
 
 def _gathered(content: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     """Return the `[N, count]` numbers of `[N, count * size]` bytes."""
-    septets = (content & np.uint8(0x7F)).astype(np.int64).reshape(len(content), count, -1)
-    return (septets << 7 * np.arange(septets.shape[2])).sum(2)
+    size = content.shape[1] // count
+    septets = (content & np.uint8(0x7F)).astype(np.int64).reshape(len(content), count, size)
+    return (septets << 7 * np.arange(size)).sum(2)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from records import example, storage, tfrecord
 from records.config import VerifyOptions
 from records.errors import RemaskError
+from records.frame import Frame, Sum64
 from records.manifest import SPLITS, Shard
 from records.reader import DataSet, open_without_shards
 from records.schema import PAD_ID
@@ -24,6 +25,7 @@ class Counts(NamedTuple):
     examples: int
     segments: int
     tokens: int
+    sum64: str
 
 
 def main(options: VerifyOptions) -> int:
@@ -58,11 +60,13 @@ def check_shard(data_set: DataSet, shard: Shard) -> Counts:
     with storage.open_read(path) as file:
         payloads = tfrecord.read(file, name=path, compress=bool(data_set.compression))
         found = _counted(data_set, path, payloads)
-    for name, count in {**found._asdict(), "bytes": storage.size(path)}.items():
+    counts = {"examples": found.examples, "segments": found.segments, "tokens": found.tokens}
+    for name, count in {**counts, "bytes": storage.size(path)}.items():
         if count != getattr(shard, name):
             raise RemaskError(f"{path}: {count:,} {name}, the manifest says {getattr(shard, name):,}")
-    if (checksum := storage.crc32c(path)) != shard.crc32c:
-        raise RemaskError(f"{path}: crc32c is {checksum}, the manifest says {shard.crc32c}")
+    for name, checksum in {"crc32c": storage.crc32c(path), "sum64": found.sum64}.items():
+        if checksum != getattr(shard, name):
+            raise RemaskError(f"{path}: {name} is {checksum}, the manifest says {getattr(shard, name)}")
     return found
 
 
@@ -70,28 +74,40 @@ def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
     """Check all records of a shard and count what they hold."""
     cls_id = data_set.tokenizer.cls_id
     total = np.zeros(3, np.int64)
-    last = -1
+    last, frame, checksum = -1, data_set.frame, Sum64(data_set.frame)
     while batch := list(islice(payloads, _BATCH)):
         first = int(total[0])
-        input_ids, example_ids = _decoded(batch, path, first, data_set.max_seq_length)
+        input_ids, example_ids = decoded(batch, path, first, frame)
         for reason, wrong in _faults(input_ids, example_ids, last, data_set):
             if wrong.any():
                 raise RemaskError(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
         total += (len(batch), int((input_ids == cls_id).sum()), int((input_ids != PAD_ID).sum()))
         last = int(example_ids[-1])
-    return Counts(*map(int, total))
+        checksum.add(np.frombuffer(b"".join(map(tfrecord.framed, batch)), np.uint8).reshape(-1, frame.size))
+    examples, segments, tokens = map(int, total)
+    return Counts(examples, segments, tokens, checksum.hexdigest())
 
 
-def _decoded(batch: list[bytes], path: str, first: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Decode a batch; where that fails, find the record that is to blame."""
+def decoded(batch: list[bytes], path: str, first: int, frame: Frame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the `input_ids` and `example_id`s of records, as `records.example.decode` does.
+
+    Args:
+        batch: what the records hold.
+        path: of their file.
+        first: number of the first of them in the file.
+        frame: the layout of a record.
+
+    Raises:
+        RemaskError: names the record that has another layout.
+    """
     try:
-        return example.decode(batch, max_seq_length=length)
+        return example.decode(batch, frame)
     except ValueError as error:
         if len(batch) == 1:
             raise RemaskError(f"{path}, record {first}: {error}") from None
         middle = len(batch) // 2
-        _decoded(batch[:middle], path, first, length)
-        return _decoded(batch[middle:], path, first + middle, length)
+        decoded(batch[:middle], path, first, frame)
+        return decoded(batch[middle:], path, first + middle, frame)
 
 
 def _faults(

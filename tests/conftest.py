@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from records import example, tfrecord
+from records.frame import Frame, Sum64
 from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
@@ -176,12 +177,15 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data_set: str, ti
 
 
 def _write_shard(folder: Path, split: str, number: int, shards: int, examples: int, draw: random.Random) -> Shard:
-    rows = [_sequence(draw) for _ in range(examples)]
-    input_ids = np.array([row + [0] * (LENGTH - len(row)) for row in rows])
-    example_id = np.array(sorted(draw.getrandbits(63) for _ in rows))
+    sequences = [_sequence(draw) for _ in range(examples)]
+    input_ids = np.array([row + [0] * (LENGTH - len(row)) for row in sequences])
+    example_id = np.array(sorted(draw.getrandbits(63) for _ in sequences))
     file = f"{split}-{number:05}-of-{shards:05}.tfrecord"
+    frame = Frame(LENGTH, vocab_size=len(SPECIALS) + len(WORDS) + len(PIECES))
+    rows, checksum = example.encode(input_ids, example_id, frame), Sum64(frame)
+    checksum.add(rows)
     with (folder / file).open("wb") as stream:
-        tfrecord.write(stream, example.encode(input_ids, example_id))
+        tfrecord.write(stream, [rows.tobytes()])
     content = (folder / file).read_bytes()
     return Shard(
         file=file,
@@ -190,6 +194,7 @@ def _write_shard(folder: Path, split: str, number: int, shards: int, examples: i
         tokens=int((input_ids != 0).sum()),
         bytes=len(content),
         crc32c=f"{google_crc32c.value(content):08x}",
+        sum64=checksum.hexdigest(),
     )
 
 

@@ -19,6 +19,7 @@ from pipelines.split import document_ids, held_out
 from records import example, tfrecord
 from records.__main__ import COMMANDS as RECORDS
 from records.command_line import main
+from records.frame import Frame
 
 WORDS = ["i", "have", "watched", "this", "film", "movie", "and", "it", "was", "awesome", "bad", "the", "acting"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -57,7 +58,8 @@ def test_one_row(tmp_path, tokenizer):
 
     # A sequence becomes an Example, and that a record of a TFRecord file.
     shard = io.BytesIO()
-    tfrecord.write(shard, example.encode(rows, made.example_id))
+    frame = Frame(max_seq_length=8, vocab_size=tokenizer.vocab_size)
+    tfrecord.write(shard, [example.encode(rows, made.example_id, frame).tobytes()])
 
     # TensorFlow reads the record back, whole batches at once, and masks it anew in each epoch.
     import tensorflow as tf
@@ -65,8 +67,8 @@ def test_one_row(tmp_path, tokenizer):
     from records.reader import parse
     from trainer.masking import Masking, Vocabulary, mask_tokens
 
-    payloads = list(tfrecord.read(io.BytesIO(shard.getvalue()), name="reviews"))
-    input_ids, example_id = parse(tf.constant(payloads), max_seq_length=8)
+    records = tf.reshape(tf.io.decode_raw(shard.getvalue(), tf.uint8), [-1, frame.size])
+    input_ids, example_id = parse(records, frame)
     assert (input_ids.numpy() == rows).all()
     everything = Masking(rate=1.0, mask_fraction=1.0, random_fraction=0.0)
     batch = mask_tokens(input_ids, example_id, seed=0, epoch=0, vocabulary=Vocabulary.of(tokenizer), masking=everything)
@@ -107,7 +109,7 @@ def test_one_row(tmp_path, tokenizer):
         gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
         optimizer.apply(gradients, model.trainable_variables)
 
-    for epoch in tf.range(120):
+    for epoch in tf.range(240):
         step(epoch)
     filled = fill_mask(model, "I have watched this [MASK] and", tokenizer, top_k=1)
     assert filled.masks[0][0].token == "movie"

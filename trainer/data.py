@@ -31,7 +31,7 @@ EVAL_SEED, EVAL_EPOCH = 0, 2**31 - 1
 Batch = dict[str, tf.Tensor]
 
 _FILES_AT_ONCE = 16
-_BLOCK = 2048  # sequences masked at once, whatever the batch: fewer, and what a step of TensorFlow costs by itself shows
+_BLOCK = 2048  # sequences masked at once, whatever the batch: of fewer, the cost of each operation as such shows
 
 
 class Group(NamedTuple):
@@ -75,8 +75,10 @@ def train_batches(
 
     def read_group(epoch: tf.Tensor, numbers: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
         numbers = tf.boolean_mask(numbers, numbers >= 0)
-        group = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=_FILES_AT_ONCE).rebatch(largest)
-        return group.map(lambda rows: _shuffled(rows, data_set.frame, seed=seed, epoch=epoch, skip=skip))
+        rows = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=_FILES_AT_ONCE)
+        return rows.rebatch(largest).map(
+            lambda rows: _shuffled(rows, data_set.frame, seed=seed, epoch=epoch, skip=skip)
+        )
 
     return (
         tf.data.Dataset.from_tensor_slices(_columns(plan))

@@ -147,9 +147,7 @@ def _budget(maskable: tf.Tensor, length: int, rate: float) -> tf.Tensor:
     return tf.gather(tf.constant(counts, tf.int32), tf.reduce_sum(tf.cast(maskable, tf.int32), 1))
 
 
-def _choose_tokens(
-    keys: tf.Tensor, maskable: tf.Tensor, budget: tf.Tensor, places: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _choose_tokens(keys: tf.Tensor, maskable: tf.Tensor, budget: tf.Tensor, places: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Return which tokens are chosen, int32 `[B, places]`, and which of these places are in use.
 
     Tokens are counted through the whole batch: token t of row b is b * L + t. What stands at an unused place is any.
@@ -157,8 +155,9 @@ def _choose_tokens(
     count = tf.reduce_sum(tf.cast(maskable, tf.int32), 1)  # [B]
     rank = _distinct(keys, count, budget, places)  # [B, places], among the maskable tokens of the row
     used = tf.sequence_mask(budget, places)
-    known = tf.concat([tf.where(tf.reshape(maskable, [-1]))[:, 0], [0]], 0)  # the maskable tokens of all rows, then any
-    return tf.cast(tf.gather(known, tf.where(used, tf.cumsum(count, exclusive=True)[:, None] + rank, 0)), tf.int32), used
+    before = tf.cumsum(count, exclusive=True)[:, None]  # [B, 1], maskable tokens of earlier rows
+    known = tf.concat([tf.where(tf.reshape(maskable, [-1]))[:, 0], [0]], 0)  # where they are, and one for none at all
+    return tf.cast(tf.gather(known, tf.where(used, before + rank, 0)), tf.int32), used
 
 
 def _distinct(keys: tf.Tensor, count: tf.Tensor, budget: tf.Tensor, places: int) -> tf.Tensor:
@@ -211,9 +210,10 @@ def _choose_words(
     slots = tf.stack([rows, order], -1)
     taken_words = tf.tensor_scatter_nd_update(tf.zeros([batch, length + 1], tf.bool), slots, taken)
     chosen = tf.gather(taken_words, word, batch_dims=1)  # [B, L]
-    used = tf.sequence_mask(tf.reduce_sum(tf.cast(chosen, tf.int32), 1), places)
-    known = tf.cast(tf.where(tf.reshape(chosen, [-1]))[:, 0], tf.int32)
-    return tf.tensor_scatter_nd_update(tf.zeros_like(used, tf.int32), tf.where(used), known), used
+    top = tf.math.top_k(
+        tf.where(chosen, length - tf.range(length), 0), places
+    ).values  # [B, places], first tokens first
+    return length * tf.range(batch)[:, None] + length - top, top > 0
 
 
 def _scores(keys: tf.Tensor, length: int) -> tf.Tensor:

@@ -3,15 +3,18 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from records import storage, tfrecord
 from records.errors import RemaskError
-from records.reader import DataSet, open_data_set, parse
+from records.reader import DataSet, open_data_set
 from records.schema import PAD_ID
+from records.verify import decoded
 from trainer.checks import errors_explained
 from trainer.config import ShowOptions
 from trainer.masking import Masking, Vocabulary, mask_tokens
@@ -85,10 +88,11 @@ def rendered(
 def first(data_set: DataSet, split: str, count: int) -> Iterator[tuple[NDArray[np.int32], int]]:
     """Yield the first sequences of a split, and their ids."""
     for shard in data_set.manifest.data.splits[split]:
-        records = tf.data.TFRecordDataset(data_set.path(shard.file), data_set.compression).take(count).batch(count)
-        for block in records:
-            input_ids, example_id = parse(block, max_seq_length=data_set.max_seq_length)
-            yield from zip(input_ids.numpy(), example_id.numpy().tolist(), strict=True)
+        path = data_set.path(shard.file)
+        with storage.open_read(path) as file:
+            payloads = tfrecord.read(file, name=path, compress=bool(data_set.compression))
+            input_ids, example_id = decoded(list(islice(payloads, count)), path, 0, data_set.frame)
+        yield from zip(input_ids.astype(np.int32), example_id.tolist(), strict=True)
         count -= min(count, shard.examples)
         if not count:
             return

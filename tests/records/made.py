@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from records import example, storage, tfrecord
+from records.frame import Frame, Sum64
 from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import ROLES, TokenizerArtifact, word_piece
 
@@ -71,7 +72,13 @@ def write(
     artifact = tokenizer or toy_tokenizer()
     splits = {
         split: tuple(
-            write_shard(folder, f"{split}-{number:05}-of-{len(held):05}.tfrecord", each, compression=compression)
+            write_shard(
+                folder,
+                f"{split}-{number:05}-of-{len(held):05}.tfrecord",
+                each,
+                vocab_size=artifact.vocab_size,
+                compression=compression,
+            )
             for number, each in enumerate(held)
         )
         for split, held in shards.items()
@@ -90,11 +97,13 @@ def write(
     return folder
 
 
-def write_shard(folder: str, file: str, held: Records, *, compression: str = "") -> Shard:
+def write_shard(folder: str, file: str, held: Records, *, vocab_size: int, compression: str = "") -> Shard:
     """Write a shard, and return what the manifest says of it."""
-    path = storage.join(folder, file)
+    path, frame = storage.join(folder, file), Frame(held.input_ids.shape[1], vocab_size)
+    rows, checksum = example.encode(*held, frame), Sum64(frame)
+    checksum.add(rows)
     with storage.open_write(path) as opened:
-        tfrecord.write(opened, example.encode(*held), compress=bool(compression))
+        tfrecord.write(opened, [rows.tobytes()], compress=bool(compression))
     return Shard(
         file=file,
         examples=len(held.example_id),
@@ -102,6 +111,7 @@ def write_shard(folder: str, file: str, held: Records, *, compression: str = "")
         tokens=int((held.input_ids != PAD).sum()),
         bytes=storage.size(path),
         crc32c=storage.crc32c(path),
+        sum64=checksum.hexdigest(),
     )
 
 

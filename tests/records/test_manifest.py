@@ -16,8 +16,11 @@ MADE = Manifest(
         compression="gzip",
         tokenizer=Tokenizer.of(toy_tokenizer()),
         splits={
-            "train": (Shard("train-0", 5, 7, 300, 999, "0000000a"), Shard("train-1", 6, 8, 400, 1200, "ffffffff")),
-            "validation": (Shard("validation-0", 2, 2, 60, 444, "12345678"),),
+            "train": (
+                Shard("train-0", 5, 7, 300, 999, "0000000a", "0b"),
+                Shard("train-1", 6, 8, 400, 1200, "ffffffff", "ff"),
+            ),
+            "validation": (Shard("validation-0", 2, 2, 60, 444, "12345678", "78"),),
         },
         sources=(Source("Kritik ü.csv", 20, 13, {"duplicate": 4, "malformed": 3}, 1, 0),),
     ),
@@ -90,7 +93,12 @@ def test_digest_stays_what_it_is():
         {"max_seq_length": 127},
         {"splits": {**MADE.data.splits, "train": MADE.data.splits["train"][:1]}},
         {"tokenizer": dataclasses.replace(MADE.data.tokenizer, sha256="0" * 64)},
-        {"splits": {**MADE.data.splits, "validation": (Shard("validation-0", 2, 2, 60, 444, "12345679"),)}},
+        {
+            "splits": {
+                **MADE.data.splits,
+                "validation": (Shard("validation-0", 2, 2, 60, 444, "12345679", "78"),),
+            }
+        },
     ],
 )
 def test_digest_sees_each_change_of_the_data(change):
@@ -104,10 +112,10 @@ def test_what_is_no_manifest_is_refused(text):
     assert refusal(text) == "out/manifest.json: not a manifest of remask; make the records again with 'make records'"
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, "2"])
 def test_another_version_is_refused(version):
     assert refusal(changed(format_version=version)) == (
-        f"out/manifest.json: format version {version}, this remask reads version 1; make the records again with 'make "
+        f"out/manifest.json: format version {version}, this remask reads version 2; make the records again with 'make "
         f"records', or use the remask that wrote them (0.1.0)"
     )
 
@@ -124,7 +132,7 @@ def test_another_version_may_look_quite_different():
         (changed(data={**json.loads(MADE.to_json())["data"], "splits": {"train": []}}), "'validation'"),
         (changed(data={**json.loads(MADE.to_json())["data"], "splits": {"train": [], "validation": [{}]}}), None),
         (changed(data={**json.loads(MADE.to_json())["data"], "more": 1}), None),
-        (json.dumps({"format_version": 1, "data": json.loads(MADE.to_json())["data"]}), "'job'"),
+        (json.dumps({"format_version": 2, "data": json.loads(MADE.to_json())["data"]}), "'job'"),
     ],
 )
 def test_damage_is_refused(text, reason):

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from records import example, reader
 from records.errors import RemaskError
+from records.frame import Frame
 from records.manifest import Manifest
 from tests.records import made
 
@@ -100,24 +101,21 @@ def test_a_data_set_may_be_opened_whatever_its_shards_are_like(tmp_path):
     assert reader.open_without_shards(str(tmp_path)).max_seq_length == 16
 
 
+FRAME = Frame(4, 52)
+ROWS = example.encode(np.array([[2, 30, 3, 0], [2, 31, 32, 3]]), np.array([9, 2**63 - 1]), FRAME)
+
+
 def test_parse():
-    serialized = example.encode(np.array([[2, 30, 3, 0], [2, 31, 32, 3]]), np.array([9, 2**63 - 1]))
-    input_ids, example_id = reader.parse(tf.constant(serialized), max_seq_length=4)
+    input_ids, example_id = reader.parse(tf.constant(ROWS), FRAME)
     assert (input_ids.dtype, example_id.dtype) == (tf.int32, tf.int64)
     assert input_ids.numpy().tolist() == [[2, 30, 3, 0], [2, 31, 32, 3]]
     assert example_id.numpy().tolist() == [9, 2**63 - 1]
 
 
 def test_parse_knows_its_shapes_in_a_graph():
-    traced = tf.function(lambda serialized: reader.parse(serialized, max_seq_length=4))
-    input_ids, example_id = traced.get_concrete_function(tf.TensorSpec([None], tf.string)).structured_outputs
+    traced = tf.function(lambda rows: reader.parse(rows, FRAME))
+    input_ids, example_id = traced.get_concrete_function(tf.TensorSpec([None, FRAME.size], tf.uint8)).structured_outputs
     assert (input_ids.shape.as_list(), example_id.shape.as_list()) == ([None, 4], [None])
-
-
-def test_parse_refuses_another_length():
-    serialized = example.encode(np.array([[2, 30, 3, 0]]), np.array([9]))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        reader.parse(tf.constant(serialized), max_seq_length=5)
 
 
 @pytest.mark.parametrize("compression", ["", "gzip"])
@@ -134,8 +132,15 @@ def test_damage_shows_while_reading(tmp_path, compression, change):
     opened = reader.open_data_set(made.data_set(tmp_path, compression=compression))
     path = tmp_path / opened.manifest.data.splits["train"][0].file
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(tf.errors.DataLossError) as caught:
-        list(tf.data.TFRecordDataset(str(path), opened.compression))
+    shard = opened.manifest.data.splits["train"][0]
+    with pytest.raises(tf.errors.OpError) as caught:
+        reader.read_shard(
+            tf.constant(str(path)),
+            examples=tf.constant(shard.examples),
+            checksum=tf.constant(int(shard.sum64, 16), tf.uint64),
+            frame=opened.frame,
+            compression=opened.compression,
+        )
     assert str(path) not in caught.value.message  # which is why the text of `reader.damaged` says what to do
     assert str(reader.damaged("out/records", caught.value)) == (
         "out/records: a shard is damaged, cut short or gone; 'make verify DATA=out/records' finds which, and where"

@@ -15,7 +15,7 @@ THREE = [b"first", b"second one", b""]
 
 def written(payloads: list[bytes], *, compress: bool = False) -> bytes:
     file = io.BytesIO()
-    tfrecord.write(file, payloads, compress=compress)
+    tfrecord.write(file, map(tfrecord.framed, payloads), compress=compress)
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ from tests.records.made import CLS, FIRST_WORD, MASK, PAD, SEP, Records
 
 TRAIN = "train-00000-of-00002.tfrecord"
 FRAME = 12  # bytes before a payload
+VOCABULARY = 52  # tokens of the toy tokenizer
 A, B, C = FIRST_WORD, FIRST_WORD + 1, FIRST_WORD + 2
 
 
@@ -47,7 +48,7 @@ def flip(path: Path, place: int) -> None:
 def refill(folder: Path, rows: list[list[int]], *, example_id: list[int] | None = None) -> None:
     """Replace the first shard by these records, and let the manifest agree."""
     held = Records(np.array(rows), np.array(example_id or range(len(rows))))
-    shard = made.write_shard(str(folder), TRAIN, held)
+    shard = made.write_shard(str(folder), TRAIN, held, vocab_size=VOCABULARY)
     described(folder, **dataclasses.asdict(shard))
 
 
@@ -77,7 +78,7 @@ def test_counts(folder):
     opened = reader.open_data_set(str(folder))
     for shard in opened.manifest.data.splits["train"]:
         found = verify.check_shard(opened, shard)
-        assert found == (shard.examples, shard.segments, shard.tokens)
+        assert found == (shard.examples, shard.segments, shard.tokens, shard.sum64)
 
 
 def test_a_flipped_bit_in_a_payload(folder, capsys):
@@ -129,7 +130,7 @@ def test_swapped_shards_of_the_same_size(folder, capsys):
     ("row", "reason"),
     [
         ([CLS, 52, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
-        ([CLS, 2**32 + A, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
+        ([CLS, 127, SEP, *[PAD] * 13], "an id outside the vocabulary of 52"),
         ([A, B, SEP, *[PAD] * 13], "it does not start with [CLS], id 2"),
         ([PAD] * 16, "it does not start with [CLS], id 2"),
         ([CLS, A, PAD, B, SEP, *[PAD] * 11], "a token after the padding"),
@@ -170,10 +171,12 @@ def test_records_of_another_length(folder, capsys):
     good, long = Records(np.array([[CLS, A, SEP, *[PAD] * 13]]), np.array([1])), [[CLS, A, SEP, *[PAD] * 14]]
     parts = []
     for held in (good, good, Records(np.array(long), np.array([2])), good):
-        made.write_shard(str(folder), "part", held)
+        made.write_shard(str(folder), "part", held, vocab_size=VOCABULARY)
         parts.append((folder / "part").read_bytes())
     (folder / TRAIN).write_bytes(b"".join(parts))
-    assert damage(folder, capsys) == ", record 2: not an Example with 16 input_ids and one example_id"
+    assert damage(folder, capsys) == (
+        ", record 2: not an Example with 16 input_ids and one example_id, laid out as ours are"
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,7 @@ def test_records_of_another_length(folder, capsys):
         ({"tokens": 1}, "{tokens} tokens, the manifest says 1"),
         ({"bytes": 1}, "{bytes} bytes, the manifest says 1"),
         ({"crc32c": "00000000"}, "crc32c is {crc32c}, the manifest says 00000000"),
+        ({"sum64": "0" * 16}, "sum64 is {sum64}, the manifest says 0000000000000000"),
     ],
 )
 def test_a_manifest_that_says_something_else(folder, capsys, changes, reason):

@@ -126,6 +126,4 @@ def test_a_damaged_shard(folder):
     path.write_bytes(content)
     with pytest.raises(RemaskError) as caught:
         show.main(ShowOptions(data=str(folder)))
-    assert str(caught.value) == (
-        f"{folder}: a shard is damaged, cut short or gone; 'make verify DATA={folder}' finds which, and where"
-    )
+    assert str(caught.value) == f"{path}, record 0: the CRC of its content is wrong"
