@@ -38,6 +38,7 @@ class TrainLoop:
         optimizer: of `trainer.optimizer.make_optimizer`.
         seed: of dropout.
         clip_norm: global norm to which the gradient of the global batch is clipped.
+        jit_compile: whether XLA compiles the step; for one device only, a TPU's steps it compiles in any case.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class TrainLoop:
         *,
         seed: int,
         clip_norm: float,
+        jit_compile: bool = False,
     ) -> None:
         self._strategy, self._model, self._optimizer = strategy, model, optimizer
         self._seed, self._clip_norm = seed, clip_norm
-        self._one_step = tf.function(self._on_all_replicas)
+        self._one_step = tf.function(self._on_all_replicas, jit_compile=jit_compile)
         self._many_steps = tf.function(self._in_turn)
 
     def __call__(self, batches: Iterator[Batch], first_step: int, count: int) -> Steps:
