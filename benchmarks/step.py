@@ -253,10 +253,12 @@ def _work(batch: Batch, steps: int, count: str, **figures: float) -> Work:
     return Work(float(steps * a_step), figures=figures)
 
 
-def make_batch(rows: str) -> Batch:
+def make_batch(rows: str, *, sequences: int = SEQUENCES, length: int = LENGTH) -> Batch:
     """Return a masked batch of random words, as `trainer.data` would give it.
 
     Args:
+        sequences: how many rows.
+        length: of a row.
         rows: "full", without padding; "padded", windows of documents, a row each; "packed", the same, as many to
             a row as find room.
 
@@ -264,14 +266,14 @@ def make_batch(rows: str) -> Batch:
     {'input_ids': (32, 128), 'masked_lm_positions': (32, 20), 'masked_lm_ids': (32, 20), 'masked_lm_weights': (32, 20)}
     """
     draw = np.random.default_rng(0)
-    ids = np.zeros((SEQUENCES, LENGTH), np.int32)
-    for row, windows in zip(ids, _rows_of_windows(rows, draw), strict=False):
+    ids = np.zeros((sequences, length), np.int32)
+    for row, windows in zip(ids, _rows_of_windows(rows, sequences, length, draw), strict=True):
         at = 0
         for words in windows:
             row[at : at + words + 2] = [CLS, *draw.integers(FIRST_WORD, WORDS, words), SEP]
             at += words + 2
-    places = math.ceil(MASK_RATE * LENGTH)
-    positions, true, weights = (np.zeros((SEQUENCES, places), kind) for kind in (np.int32, np.int32, np.float32))
+    places = math.ceil(MASK_RATE * length)
+    positions, true, weights = (np.zeros((sequences, places), kind) for kind in (np.int32, np.int32, np.float32))
     for number, row in enumerate(ids):
         maskable = np.flatnonzero(row >= FIRST_WORD)
         chosen = np.sort(draw.permutation(maskable)[: max(1, round(MASK_RATE * len(maskable)))])
@@ -281,26 +283,26 @@ def make_batch(rows: str) -> Batch:
     return {"input_ids": ids, "masked_lm_positions": positions, "masked_lm_ids": true, "masked_lm_weights": weights}
 
 
-def _rows_of_windows(rows: str, draw: np.random.Generator) -> list[list[int]]:
+def _rows_of_windows(rows: str, sequences: int, length: int, draw: np.random.Generator) -> list[list[int]]:
     """Return, for each row of a batch, how many words each of its windows has."""
-    room = LENGTH - 2
+    room = length - 2
     if rows == "full":
-        return [[room]] * SEQUENCES
+        return [[room]] * sequences
     location = math.log(TOKENS_A_REVIEW) - SPREAD**2 / 2  # so that the mean is what it is
     windows: list[int] = []
-    for words in draw.lognormal(location, SPREAD, 20 * SEQUENCES).astype(int).tolist():
+    for words in draw.lognormal(location, SPREAD, 20 * sequences).astype(int).tolist():
         windows += [room] * (words // room) + [words % room] * (words % room > 0)
     windows = [windows[number] for number in draw.permutation(len(windows))]
     if rows == "padded":
-        return [[words] for words in windows[:SEQUENCES]]
+        return [[words] for words in windows[:sequences]]
     packed: list[list[int]] = []
     for words in windows:  # into the first row with room for them
-        row = next((row for row in packed if sum(row) + 2 * len(row) + words + 2 <= LENGTH), None)
+        row = next((row for row in packed if sum(row) + 2 * len(row) + words + 2 <= length), None)
         if row is None:
             packed.append([words])
         else:
             row.append(words)
-    return [packed[number] for number in draw.permutation(len(packed))[:SEQUENCES]]
+    return [packed[number] for number in draw.permutation(len(packed))[:sequences]]
 
 
 def _filled(rows: str) -> float:
