@@ -17,7 +17,7 @@ OPTIONS = TrainOptions(train_steps=8, learning_rate=1e-2, warmup_steps=2)
 STEPS, CLIP_NORM = 6, 0.2
 
 
-def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,)):
+def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,), jit_compile=False):
     """Return what the steps report, the weights after them, and the strategy, model and loop."""
     strategy = choose_strategy(devices=replicas)
     config = ModelConfig(31, 16, 1, 2, 32, 24, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -33,7 +33,7 @@ def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,)):
         masking=Masking(),
         shuffle_examples=100,
     )
-    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM)
+    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM, jit_compile=jit_compile)
     iterator, reports, done = iter(strategy.experimental_distribute_dataset(batches)), [], 0
     for count in counts:
         reports.append(loop(iterator, done, count))
@@ -160,6 +160,19 @@ def test_bfloat16_computes_about_the_same_and_keeps_float32_weights(tiny_data_se
     np.testing.assert_allclose(losses_here, losses, atol=0.02)
     assert not np.array_equal(losses_here, losses)
     assert all(weights_here[name].dtype == value.dtype for name, value in weights.items())
+
+
+def test_compiled_by_xla_it_computes_the_same(tiny_data_set, one):
+    (losses, norms, tokens, _), weights, _ = one
+    (losses_here, norms_here, tokens_here, _), weights_here, (_, _, loop) = trained(
+        tiny_data_set, replicas=1, jit_compile=True, counts=(1, 3, 2)
+    )
+    assert loop.traces == 1
+    np.testing.assert_allclose(losses_here, losses, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(norms_here, norms, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(tokens_here, tokens)
+    for name, value in weights.items():
+        np.testing.assert_allclose(weights_here[name], value, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_dropout_differs_on_each_replica_and_step():
