@@ -48,9 +48,8 @@ def _nats(logits: Tensor, ids: Tensor) -> Tensor:
         true = ops.take_along_axis(wide, ids[..., None], axis=-1)[..., 0]  # [B, P]
 
         def gradient(upstream: Tensor) -> Tensor:
-            upstream = upstream[..., None]  # [B, P, 1]
-            is_true = ops.equal(ids[..., None], ops.arange(logits.shape[-1], dtype=ids.dtype))  # [B, P, V]
-            return ops.cast(shares * upstream - ops.where(is_true, upstream, 0.0), logits.dtype)
+            slope = (shares - ops.one_hot(ids, logits.shape[-1], dtype="float32")) * upstream[..., None]  # [B, P, V]
+            return ops.cast(slope, logits.dtype)
 
         return total - true, gradient
 
