@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from trainer.config import ModelConfig
-from trainer.model import BertMaskedLM, dropout, gelu, segments
+from trainer.model import BertMaskedLM, dropout, gelu, layer_norm, segments
 
 CLS, SEP = 2, 3
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
@@ -178,6 +178,21 @@ def test_gelu_and_its_slope_are_exact(dtype: str, atol: float):
     assert (y.dtype, slope.dtype) == (dtype, dtype)
     np.testing.assert_allclose(tf.cast(y, tf.float64), values, rtol=2 * atol, atol=atol)
     np.testing.assert_allclose(tf.cast(slope, tf.float64), slopes, atol=2 * atol)
+
+
+def test_layer_norm_and_its_gradients_are_those_of_the_layer():
+    layer, x = keras.layers.LayerNormalization(epsilon=1e-12), 3 + 2 * tf.random.stateless_normal([2, 5, 8], [1, 2])
+    layer.build(x.shape)
+    layer.gamma.assign(tf.random.stateless_normal([8], [3, 4]))
+    layer.beta.assign(tf.random.stateless_normal([8], [5, 6]))
+    weights = [layer.gamma.value, layer.beta.value]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = layer_norm(layer, x), layer(x)
+        sums = [tf.reduce_sum(tf.sin(each)) for each in (ours, theirs)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for found, expected in zip(*(tape.gradient(each, [x, *weights]) for each in sums), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_dropout_of_nothing_is_the_identity():
