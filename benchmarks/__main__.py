@@ -2,13 +2,20 @@
 
 import sys
 
-from benchmarks.config import InputBenchOptions, RecordsBenchOptions, ReportOptions, StepBenchOptions
+from benchmarks.config import (
+    InputBenchOptions,
+    RecordsBenchOptions,
+    ReportOptions,
+    StepBenchOptions,
+    StepGpuBenchOptions,
+)
 from records.command_line import Command, main
 
 COMMANDS = {
     "records": Command(RecordsBenchOptions, "benchmarks.records:main", "text into records, beside HuggingFace's way"),
     "input": Command(InputBenchOptions, "benchmarks.input:main", "records into masked batches, beside the peers' ways"),
     "step": Command(StepBenchOptions, "benchmarks.step:main", "steps of training, beside transformers and KerasHub"),
+    "step-gpu": Command(StepGpuBenchOptions, "benchmarks.step_gpu:main", "steps of training on one GPU, by way of JAX"),
     "report": Command(ReportOptions, "benchmarks.report:main", "draw the results, and put them into README.md"),
 }
 

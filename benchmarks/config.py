@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from records.command_line import option, require
+from trainer.config import DTYPES, SCRATCH
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,31 @@ class StepBenchOptions:
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class StepGpuBenchOptions:
+    """Options of `python -m benchmarks step-gpu`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    model: str = option("base", "shape of the model", choices=tuple(SCRATCH))
+    length: tuple[int, ...] = option((128, 512), "tokens a sequence")
+    batch: tuple[int, ...] = option((), "sequences a step; none: what makes 8,192, 32,768 and 65,536 tokens")
+    steps: int = option(20, "steps that are timed, after the first three")
+    dtype: str = option("mixed_bfloat16", "arithmetic", choices=DTYPES)
+    peak_tflops: float = option(0.0, "what the device could do at most; 0: looked up by its name")
+
+    def __post_init__(self) -> None:
+        for name in ("length", "batch"):
+            for value in getattr(self, name):
+                require(value >= 1, name, value, "at least 1")
+        for value in self.length:
+            require(3 <= value <= 512, "length", value, "3 to 512")
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require(self.peak_tflops >= 0, "peak_tflops", self.peak_tflops, "0 or more")
 
 
 @dataclass(frozen=True)

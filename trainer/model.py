@@ -8,6 +8,7 @@ other: what a segment gives does not depend on what it is packed with.
 Shapes in the comments: B sequences of L ids, P masked positions, V words, width H = N heads of D.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,14 +98,14 @@ class BertMaskedLM(keras.Model):
         x = self.word_embeddings(input_ids)  # [B, L, H]
         x = x + _pick(ops.cast(self.position_embeddings.embeddings[:length], x.dtype), positions)  # [B, L, H]
         x = x + ops.cast(self.token_type_embeddings.embeddings[0], x.dtype)  # segments are no pairs: type 0 throughout
-        x = dropout(self.embeddings_norm(x), self.config.hidden_dropout_prob, seed=seeds[0])
+        x = dropout(layer_norm(self.embeddings_norm, x), self.config.hidden_dropout_prob, seed=seeds[0])
         for number, layer in enumerate(self.encoder_layers):
             x = layer(x, together, seeds=seeds[1 + 3 * number : 4 + 3 * number])  # [B, L, H]
         return x
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Return the logits `[B, P, V]` of hidden states `[B, P, H]`."""
-        x = self.transform_norm(ops.gelu(self.transform(hidden), approximate=False))  # [B, P, H]
+        x = layer_norm(self.transform_norm, gelu(self.transform(hidden)))  # [B, P, H]
         words = ops.transpose(ops.cast(self.word_embeddings.embeddings, x.dtype))  # [H, V]
         return ops.matmul(x, words) + ops.cast(self.decoder_bias, x.dtype)  # [B, P, V]
 
@@ -150,9 +151,9 @@ class EncoderLayer(layers.Layer):
         attention_seed, context_seed, output_seed = seeds
         rate = self.config.hidden_dropout_prob
         context = self.attention_output(self._attend(x, together, attention_seed))  # [B, L, H]
-        x = self.attention_norm(x + dropout(context, rate, seed=context_seed))  # [B, L, H]
-        inner = ops.gelu(self.intermediate(x), approximate=False)  # [B, L, intermediate_size]
-        return self.output_norm(x + dropout(self.output_dense(inner), rate, seed=output_seed))  # [B, L, H]
+        x = layer_norm(self.attention_norm, x + dropout(context, rate, seed=context_seed))  # [B, L, H]
+        inner = gelu(self.intermediate(x))  # [B, L, intermediate_size]
+        return layer_norm(self.output_norm, x + dropout(self.output_dense(inner), rate, seed=output_seed))  # [B, L, H]
 
     def _attend(self, x: Tensor, together: Tensor, seed: Tensor | None) -> Tensor:
         length, width, heads = x.shape[1], self.config.hidden_size, self.config.num_attention_heads
@@ -207,6 +208,45 @@ def dropout(x: Tensor, rate: float, *, seed: Tensor | None) -> Tensor:
         return x
     kept = keras.random.uniform(ops.shape(x), dtype="float32", seed=_GivenSeed(seed)) >= rate
     return ops.where(kept, ops.cast(ops.cast(x, "float32") / (1 - rate), x.dtype), ops.zeros_like(x))
+
+
+@ops.custom_gradient
+def gelu(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return x times the share of the normal distribution that lies below x: the exact gelu, computed in float32.
+
+    Its slope is computed with it and is all that is kept for the gradient: one value for each of `x`, not four. (A call
+    gives the first of what is returned below; the second is for whoever differentiates.)
+
+    >>> print(ops.convert_to_numpy(gelu(ops.array([-1.0, 0.0, 1.0]))).round(4))
+    [-0.1587  0.      0.8413]
+    """
+    wide = ops.cast(x, "float32")
+    below = 0.5 * (1.0 + ops.erf(wide * 0.5**0.5))
+    density = ops.exp(-0.5 * wide * wide) * (2 * math.pi) ** -0.5
+    slope = ops.cast(below + wide * density, x.dtype)
+    return ops.cast(wide * below, x.dtype), lambda upstream: upstream * slope
+
+
+def layer_norm(layer: layers.LayerNormalization, x: Tensor) -> Tensor:
+    """Return what the layer makes of `x` [.., H], computed in float32.
+
+    The gradient is spelled out, as the papers give it: the normed values are all that is kept for it, where the layer's
+    own keeps every step on the way to them.
+    """
+
+    @ops.custom_gradient
+    def norm(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        centred = x - ops.mean(x, axis=-1, keepdims=True)  # [.., H]
+        scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + layer.epsilon)  # [.., 1]
+        normed = centred * scale  # [.., H]
+
+        def gradient(upstream: Tensor) -> Tensor:
+            along = normed * ops.mean(upstream * normed, axis=-1, keepdims=True)  # [.., H]
+            return (upstream - ops.mean(upstream, axis=-1, keepdims=True) - along) * scale
+
+        return normed, gradient
+
+    return ops.cast(norm(ops.cast(x, "float32")) * layer.gamma + layer.beta, x.dtype)
 
 
 class _GivenSeed(keras.random.SeedGenerator):

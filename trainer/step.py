@@ -6,7 +6,7 @@ divide by the masked tokens of the global batch, clip, apply. So one, two and fo
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import keras
@@ -38,6 +38,8 @@ class TrainLoop:
         optimizer: of `trainer.optimizer.make_optimizer`.
         seed: of dropout.
         clip_norm: global norm to which the gradient of the global batch is clipped.
+        jit_compile: whether XLA compiles the step; for one device only, a TPU's steps it compiles in any case.
+        clock: gives the time in seconds, a float64 scalar.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class TrainLoop:
         *,
         seed: int,
         clip_norm: float,
+        jit_compile: bool = False,
+        clock: Callable[[], tf.Tensor] = tf.timestamp,
     ) -> None:
         self._strategy, self._model, self._optimizer = strategy, model, optimizer
-        self._seed, self._clip_norm = seed, clip_norm
-        self._one_step = tf.function(self._on_all_replicas)
+        self._seed, self._clip_norm, self._clock = seed, clip_norm, clock
+        self._one_step = tf.function(self._on_all_replicas, jit_compile=jit_compile)
         self._many_steps = tf.function(self._in_turn)
 
     def __call__(self, batches: Iterator[Batch], first_step: int, count: int) -> Steps:
@@ -74,11 +78,11 @@ class TrainLoop:
             with tf.control_dependencies([done]), tf.device("CPU:0"):
                 known = tf.identity(done)
             with tf.control_dependencies([known]):
-                asked = tf.timestamp()
+                asked = self._clock()
             with tf.control_dependencies([asked]):
                 batch = next(batches)
             with tf.control_dependencies(self._tensors(batch)):
-                given = tf.timestamp()
+                given = self._clock()
             done = self._one_step(batch, first_step + number)
             rows = rows.write(number, tf.concat([tf.cast(done, tf.float64), [given - asked]], 0))
         return rows.stack()

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,26 @@ def test_cross_entropy_is_summed_over_the_weights():
 def test_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
     logits = tf.cast(LOGITS, tf.bfloat16)  # these values are exact in bfloat16
     assert cross_entropy(logits, IDS, tf.ones([2, 2])) == cross_entropy(LOGITS, IDS, tf.ones([2, 2]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_cross_entropy_and_its_gradient_are_those_of_tensorflow(scale):
+    logits = scale * tf.random.stateless_normal([3, 4, 50], [1, 2])
+    ids, weights = tf.reshape(tf.range(12) * 4, [3, 4]), tf.constant([[1.0, 1.0, 0.0, 1.0]] * 3)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        ours = 0.5 * cross_entropy(logits, ids, weights)  # the half shows that what comes from above is heeded
+        theirs = 0.5 * tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits) * weights)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(theirs, logits), atol=1e-6)
+
+
+def test_gradient_has_the_dtype_of_the_logits():
+    logits = tf.cast(LOGITS, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = cross_entropy(logits, IDS, tf.ones([2, 2]))
+    assert (loss.dtype, tape.gradient(loss, logits).dtype) == (tf.float32, tf.bfloat16)
 
 
 def test_a_model_that_says_nothing_is_not_right():

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import NormalDist
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from trainer.config import ModelConfig
-from trainer.model import BertMaskedLM, dropout, segments
+from trainer.model import BertMaskedLM, dropout, gelu, layer_norm, segments
 
 CLS, SEP = 2, 3
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
@@ -162,6 +163,36 @@ def test_bfloat16_is_close_and_keeps_its_weights_in_float32(model: BertMaskedLM)
 
 
 # Dropout.
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-6), ("bfloat16", 2**-7)])  # its spacing around the slopes
+def test_gelu_and_its_slope_are_exact(dtype: str, atol: float):
+    x = tf.constant([-40.0, -4.0, -1.0, -0.25, 0.0, 0.25, 1.0, 4.0, 40.0], dtype)  # all of them exact in either
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = 2 * gelu(x)
+    normal = NormalDist()
+    values = [2 * at * normal.cdf(at) for at in x.numpy().astype(float)]
+    slopes = [2 * (normal.cdf(at) + at * normal.pdf(at)) for at in x.numpy().astype(float)]
+    slope = tape.gradient(y, x)
+    assert (y.dtype, slope.dtype) == (dtype, dtype)
+    np.testing.assert_allclose(tf.cast(y, tf.float64), values, rtol=2 * atol, atol=atol)
+    np.testing.assert_allclose(tf.cast(slope, tf.float64), slopes, atol=2 * atol)
+
+
+def test_layer_norm_and_its_gradients_are_those_of_the_layer():
+    layer, x = keras.layers.LayerNormalization(epsilon=1e-12), 3 + 2 * tf.random.stateless_normal([2, 5, 8], [1, 2])
+    layer.build(x.shape)
+    layer.gamma.assign(tf.random.stateless_normal([8], [3, 4]))
+    layer.beta.assign(tf.random.stateless_normal([8], [5, 6]))
+    weights = [layer.gamma.value, layer.beta.value]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = layer_norm(layer, x), layer(x)
+        sums = [tf.reduce_sum(tf.sin(each)) for each in (ours, theirs)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for found, expected in zip(*(tape.gradient(each, [x, *weights]) for each in sums), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_dropout_of_nothing_is_the_identity():

@@ -17,7 +17,7 @@ OPTIONS = TrainOptions(train_steps=8, learning_rate=1e-2, warmup_steps=2)
 STEPS, CLIP_NORM = 6, 0.2
 
 
-def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,)):
+def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,), jit_compile=False):
     """Return what the steps report, the weights after them, and the strategy, model and loop."""
     strategy = choose_strategy(devices=replicas)
     config = ModelConfig(31, 16, 1, 2, 32, 24, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
@@ -33,7 +33,7 @@ def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,)):
         masking=Masking(),
         shuffle_examples=100,
     )
-    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM)
+    loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM, jit_compile=jit_compile)
     iterator, reports, done = iter(strategy.experimental_distribute_dataset(batches)), [], 0
     for count in counts:
         reports.append(loop(iterator, done, count))
@@ -94,15 +94,40 @@ def test_loss_is_the_mean_over_the_masked_tokens_of_the_global_batch(tiny_data_s
     assert tokens[0] == np.count_nonzero(next(iter(batches))["input_ids"])
 
 
+class FakeTime:
+    """A clock that stands still but for what is said to take time.
+
+    Like `tf.timestamp`, by way of which it is read, it touches no resource: TensorFlow reads it whenever it likes, but
+    for what it is tied to.
+    """
+
+    def __init__(self):
+        self.now, self.readings = 0.0, []
+
+    def read(self):
+        self.readings.append(self._called(lambda *_: self.now))
+        return self.readings[-1]
+
+    def later(self, seconds, tensor, *after):
+        """Return the tensor, so much later than all these tensors are there."""
+
+        def spend(*_):
+            self.now += seconds
+            return 0.0
+
+        return tensor + tf.cast(self._called(spend, *after), tensor.dtype)
+
+    def _called(self, function, *after):
+        # Calls with state would be made one after the other, in the order of the program.
+        return tf.ensure_shape(tf.numpy_function(function, [tf.timestamp(), *after], tf.float64, stateful=False), [])
+
+
 def test_waiting_for_data_is_measured_and_computing_is_not(tiny_data_set):
-    strategy = tf.distribute.get_strategy()
-    model = BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24), seed=3)
-    optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
-    data_set = open_data_set(tiny_data_set)
+    time = FakeTime()
     batch = next(
         iter(
             train_batches(
-                data_set,
+                open_data_set(tiny_data_set),
                 global_batch_size=4,
                 start_step=0,
                 train_steps=1,
@@ -113,21 +138,20 @@ def test_waiting_for_data_is_measured_and_computing_is_not(tiny_data_set):
         )
     )
 
-    def after(seconds):
-        def wait(number):
-            return tf.numpy_function(lambda _: __import__("time").sleep(seconds), [number], [])
+    class Batches:
+        def __next__(self):
+            return {**batch, "input_ids": time.later(0.25, batch["input_ids"])}
 
-        def slow(number):
-            with tf.control_dependencies([wait(number)]):
-                return {name: tf.identity(value) for name, value in batch.items()}
+    class Model(BertMaskedLM):
+        def call(self, inputs, training=False, seed=None):
+            logits = super().call(inputs, training=training, seed=seed)
+            return time.later(64.0, logits, logits, time.readings[-1])
 
-        return slow
-
-    loop = TrainLoop(strategy, model, optimizer, seed=0, clip_norm=1.0)
-    slow = iter(tf.data.Dataset.range(4).map(after(0.2)))
-    quick = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    assert (loop(quick, 0, 4).waited[1:] < 0.1).all()
-    assert (loop(slow, 4, 4).waited >= 0.19).all()
+    model = Model(ModelConfig(31, 16, 1, 2, 32, 24), seed=3)
+    optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
+    loop = TrainLoop(tf.distribute.get_strategy(), model, optimizer, seed=0, clip_norm=1.0, clock=time.read)
+    assert loop(Batches(), 0, 5).waited.tolist() == [0.25] * 5
+    assert time.now == 5 * 64.25
 
 
 def test_bfloat16_computes_about_the_same_and_keeps_float32_weights(tiny_data_set, one):
@@ -136,6 +160,19 @@ def test_bfloat16_computes_about_the_same_and_keeps_float32_weights(tiny_data_se
     np.testing.assert_allclose(losses_here, losses, atol=0.02)
     assert not np.array_equal(losses_here, losses)
     assert all(weights_here[name].dtype == value.dtype for name, value in weights.items())
+
+
+def test_compiled_by_xla_it_computes_the_same(tiny_data_set, one):
+    (losses, norms, tokens, _), weights, _ = one
+    (losses_here, norms_here, tokens_here, _), weights_here, (_, _, loop) = trained(
+        tiny_data_set, replicas=1, jit_compile=True, counts=(1, 3, 2)
+    )
+    assert loop.traces == 1
+    np.testing.assert_allclose(losses_here, losses, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(norms_here, norms, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(tokens_here, tokens)
+    for name, value in weights.items():
+        np.testing.assert_allclose(weights_here[name], value, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_dropout_differs_on_each_replica_and_step():

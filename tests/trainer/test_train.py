@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from records.errors import RemaskError
+from records.reader import open_data_set
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
@@ -24,12 +25,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def options(tiny_data_set, tiny_shape):
-    """Return a run of 24 steps with dropout, whose evaluations, checkpoints and looks do not coincide."""
+    """Return a run of 24 steps with dropout, over two epochs; evaluations, checkpoints and looks do not coincide."""
     return TrainOptions(
         data=tiny_data_set,
         model=tiny_shape,
         train_steps=24,
-        global_batch_size=16,
+        global_batch_size=20,
         eval_every=7,
         checkpoint_every=5,
         steps_per_loop=4,
@@ -85,7 +86,7 @@ def test_whole_run_leaves_what_it_should(whole):
     assert list((folder / "tensorboard").glob("events.*"))
     told = json.loads((folder / "run.json").read_text())
     assert told["options"]["train_steps"] == 24
-    assert told["global_batch_size"] == 16
+    assert told["global_batch_size"] == 20
 
 
 def test_metrics_are_one_line_for_each_border(whole):
@@ -108,8 +109,9 @@ def test_metrics_are_one_line_for_each_border(whole):
     assert evaluated[0]["eval_perplexity"] == pytest.approx(np.exp(evaluated[0]["eval_loss"]))
 
 
-def test_loop_and_evaluation_are_each_traced_once(whole):
-    _, _, traces = whole
+def test_step_and_evaluation_are_each_traced_once_in_two_epochs_with_evaluations_and_checkpoints_between(whole):
+    run, _, traces = whole
+    assert run.train_steps * run.global_batch_size > 2 * open_data_set(run.data).manifest.examples("train")
     assert {loop for loop, _ in traces} == {1}
     assert {evaluation for _, evaluation in traces} == {1}
 
@@ -238,7 +240,7 @@ def test_everything_is_said_before_the_first_step_and_after_the_last(whole):
         f"model {run.model}: random weights\n"
         f"data     {run.data}: 203 sequences of 24 tokens (62.2% filled), 37 held out\n"
         f"model    {run.model}: 3,503 parameters, float32, on 1 CPU\n"
-        f"step     16 sequences, 239 tokens; 12.7 steps an epoch; 24 steps, 1.89 epochs\n"
+        f"step     20 sequences, 299 tokens; 10.2 steps an epoch; 24 steps, 2.36 epochs\n"
         f"example  [CLS] "
     )
     (example,) = (line for line in said.splitlines() if line.startswith("example "))
