@@ -6,12 +6,13 @@ PY := .venv/bin/python
 READY := .venv/ready
 PARITY := .venv/ready-parity
 PEERS := .venv-peers/ready
+TPU_COMPILER := .venv-tpu/ready
 
 SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
 PROBE := I have watched this [MASK] and it was awesome.
 
-OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS ARGS
+OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
 $(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are. Only a
@@ -22,7 +23,7 @@ BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup imdb records verify show train evaluate export fill-mask test test-slow check format clean \
-	bench bench-records bench-input bench-step bench-report
+	bench bench-records bench-input bench-step bench-step-gpu bench-report tpu-check
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,7 +76,7 @@ fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RU
 test: $(READY) ## run the tests, doctests included
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(PARITY) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
+test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow $(ARGS)
 
 $(PARITY): $(READY)
@@ -94,6 +95,19 @@ bench-input: $(READY) $(PEERS) ## records into masked batches [DATA=dir]
 
 bench-step: $(READY) $(PEERS) ## steps of training
 	@$(PY) -m benchmarks step $(call flag,ROUNDS,rounds) $(ARGS)
+
+bench-step-gpu: $(READY) ## steps of training on one GPU, in an environment that has JAX for it [PYTHON=python]
+	@$(PYTHON) -m benchmarks step-gpu $(ARGS)
+
+tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without one [MODEL=base] [TOPOLOGY=v5e:1x1] [BATCH=32] [LENGTH=128]
+	@$(PY) -m benchmarks tpu $(call flag,MODEL,model) $(call flag,TOPOLOGY,topology) $(call flag,BATCH,batch) \
+		$(call flag,LENGTH,length) $(ARGS)
+
+$(TPU_COMPILER): benchmarks/tpu.txt
+	@echo "Setting up .venv-tpu, the compiler for TPUs: about 1 GB, once."
+	@$(PYTHON) -m venv .venv-tpu
+	@.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/tpu.txt
+	@touch $@
 
 bench-report: $(READY) ## draw the results of the benchmarks, and put them into README.md
 	@$(PY) -m benchmarks report $(ARGS)

@@ -8,6 +8,7 @@ from benchmarks.config import (
     ReportOptions,
     StepBenchOptions,
     StepGpuBenchOptions,
+    TpuOptions,
 )
 from records.command_line import Command, main
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "input": Command(InputBenchOptions, "benchmarks.input:main", "records into masked batches, beside the peers' ways"),
     "step": Command(StepBenchOptions, "benchmarks.step:main", "steps of training, beside transformers and KerasHub"),
     "step-gpu": Command(StepGpuBenchOptions, "benchmarks.step_gpu:main", "steps of training on one GPU, by way of JAX"),
+    "tpu": Command(TpuOptions, "benchmarks.tpu:main", "compile the step for a TPU, without one"),
     "report": Command(ReportOptions, "benchmarks.report:main", "draw the results, and put them into README.md"),
 }
 

@@ -85,6 +85,25 @@ class StepGpuBenchOptions:
 
 
 @dataclass(frozen=True)
+class TpuOptions:
+    """Options of `python -m benchmarks tpu`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    model: str = option("base", f"one of {', '.join(SCRATCH)}, or a folder with a config.json", metavar="NAME|DIR")
+    topology: str = option("v5e:1x1", "kind of TPU, and chips")
+    batch: int = option(32, "sequences a step on a chip")
+    length: int = option(128, "tokens a sequence")
+    compiler: str = option(".venv-tpu/bin/python", "Python with what benchmarks/tpu.txt names", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+        require(3 <= self.length <= 512, "length", self.length, "3 to 512")
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Options of `python -m benchmarks report`."""
 

@@ -92,11 +92,11 @@ class TrainLoop:
         return [tensor for value in batch.values() for tensor in self._strategy.experimental_local_results(value)]
 
     def _on_all_replicas(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        reported = self._strategy.run(self._on_a_replica, (batch, step))
+        reported = self._strategy.run(self.on_a_replica, (batch, step))
         return self._strategy.experimental_local_results(reported)[0]  # they report the same
 
-    def _on_a_replica(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """Return [loss, gradient norm, tokens] of the global batch, float32."""
+    def on_a_replica(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        """Do step `step` on one replica's part of the batch; return [loss, gradient norm, tokens] of all, float32."""
         replica, variables = tf.distribute.get_replica_context(), self._model.trainable_variables
         seed = dropout_seed(
             self._seed, step, replica.replica_id_in_sync_group, replicas=self._strategy.num_replicas_in_sync
