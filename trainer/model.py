@@ -157,14 +157,16 @@ class EncoderLayer(layers.Layer):
 
     def _attend(self, x: Tensor, together: Tensor, seed: Tensor | None) -> Tensor:
         length, width, heads = x.shape[1], self.config.hidden_size, self.config.num_attention_heads
+        kernel, bias = (ops.cast(part, x.dtype) for part in (self.attention.kernel, self.attention.bias))
+        # The weights are taken apart, not what they give: that is larger, and to copy it is a twentieth of a TPU's step.
         query, key, value = (
-            ops.reshape(part, (-1, length, heads, width // heads))  # [B, L, N, D]
-            for part in ops.split(self.attention(x), 3, axis=-1)
+            ops.reshape(ops.matmul(x, columns) + offset, (-1, length, heads, width // heads))  # [B, L, N, D]
+            for columns, offset in zip(ops.split(kernel, 3, axis=-1), ops.split(bias, 3), strict=True)
         )
-        scores = ops.cast(ops.einsum("blnd,bmnd->bnlm", query, key), "float32")  # [B, N, L, L]
-        scores = scores * (width // heads) ** -0.5 + ops.where(together, 0.0, NEVER)  # [B, N, L, L]
-        weights = dropout(ops.softmax(scores, axis=-1), self.config.attention_probs_dropout_prob, seed=seed)
-        context = ops.einsum("bnlm,bmnd->blnd", ops.cast(weights, value.dtype), value)  # [B, L, N, D]
+        scores = ops.einsum("blnd,bmnd->bnlm", query * (width // heads) ** -0.5, key)  # [B, N, L, L]
+        weights = softmax(scores, ops.where(together, 0.0, NEVER))  # [B, N, L, L]
+        weights = dropout(weights, self.config.attention_probs_dropout_prob, seed=seed)
+        context = ops.einsum("bnlm,bmnd->blnd", weights, value)  # [B, L, N, D]
         return ops.reshape(context, (-1, length, width))  # [B, L, H]
 
 
@@ -208,6 +210,26 @@ def dropout(x: Tensor, rate: float, *, seed: Tensor | None) -> Tensor:
         return x
     kept = keras.random.uniform(ops.shape(x), dtype="float32", seed=_GivenSeed(seed)) >= rate
     return ops.where(kept, ops.cast(ops.cast(x, "float32") / (1 - rate), x.dtype), ops.zeros_like(x))
+
+
+def softmax(scores: Tensor, bias: Tensor) -> Tensor:
+    """Return the softmax of `scores + bias` over the last axis, computed in float32, in the dtype of the scores.
+
+    The gradient is spelled out, so that the weights are kept for it in that dtype, and not also in float32.
+    """
+
+    @ops.custom_gradient
+    def of(scores: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        weights = ops.cast(ops.softmax(ops.cast(scores, "float32") + bias, axis=-1), scores.dtype)
+
+        def gradient(upstream: Tensor) -> Tensor:
+            wide = ops.cast(weights, "float32")
+            share = wide * ops.cast(upstream, "float32")
+            return ops.cast(share - wide * ops.sum(share, axis=-1, keepdims=True), scores.dtype)
+
+        return weights, gradient
+
+    return of(scores)
 
 
 @ops.custom_gradient
