@@ -99,7 +99,7 @@ bench-step: $(READY) $(PEERS) ## steps of training
 bench-step-gpu: $(READY) ## steps of training on one GPU, in an environment that has JAX for it [PYTHON=python]
 	@$(PYTHON) -m benchmarks step-gpu $(ARGS)
 
-tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without one [MODEL=base] [TOPOLOGY=v5e:1x1] [BATCH=32] [LENGTH=128]
+tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without one [MODEL=base] [TOPOLOGY=v5e:1x1] [BATCH=64] [LENGTH=128]
 	@$(PY) -m benchmarks tpu $(call flag,MODEL,model) $(call flag,TOPOLOGY,topology) $(call flag,BATCH,batch) \
 		$(call flag,LENGTH,length) $(ARGS)
 

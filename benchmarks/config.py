@@ -94,7 +94,7 @@ class TpuOptions:
 
     model: str = option("base", f"one of {', '.join(SCRATCH)}, or a folder with a config.json", metavar="NAME|DIR")
     topology: str = option("v5e:1x1", "kind of TPU, and chips")
-    batch: int = option(32, "sequences a step on a chip")
+    batch: int = option(64, "sequences a step on a chip")
     length: int = option(128, "tokens a sequence")
     compiler: str = option(".venv-tpu/bin/python", "Python with what benchmarks/tpu.txt names", metavar="FILE")
 

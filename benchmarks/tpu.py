@@ -26,6 +26,9 @@ from trainer.config import SCRATCH, ModelConfig
 WORDS = 30_522
 """Of the vocabulary of a model that is known by its name alone: that of bert-base-uncased."""
 
+RESULTS = ""
+"""Folder of the results; that of all benchmarks where empty."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -48,7 +51,7 @@ CHIPS = {
 GROUPS = {
     "random bits of dropout": r"random_uniform|stateless_random|rng|GreaterEqual",
     "optimizer and gradient norm": r"adamw|Adam|global_norm|L2Loss",
-    "dense layers": r"_dense\w*/Tensordot|query_key_value\w*/Tensordot|BiasAdd",
+    "dense layers": r"_dense\w*/Tensordot|encoder_layer/Tensordot|BiasAdd",
     "attention": r"encoder_layer\w*/(MatMul|Softmax|transpose|split|einsum|concat)",
     "vocabulary and loss": r"transform|decoder|masked_lm/MatMul|masked_lm/Tensordot|Softmax|Max|Exp|Log|one_hot",
     "embeddings": r"embeddings|Gather|Scatter",
@@ -85,7 +88,7 @@ def main(options: TpuOptions) -> None:
         report.note(line)
     seconds = sum(cycles.values()) / chip.hertz
     report.headlines["tpu_step_mfu_estimate"] = _flops(config, options) / seconds / chip.flops
-    report.finish()
+    report.finish(RESULTS)
 
 
 def described(

@@ -158,7 +158,7 @@ class EncoderLayer(layers.Layer):
     def _attend(self, x: Tensor, together: Tensor, seed: Tensor | None) -> Tensor:
         length, width, heads = x.shape[1], self.config.hidden_size, self.config.num_attention_heads
         kernel, bias = (ops.cast(part, x.dtype) for part in (self.attention.kernel, self.attention.bias))
-        # The weights are taken apart, not what they give: that is larger, and to copy it is a twentieth of a TPU's step.
+        # The weights are taken apart, not what they give: that is larger, and copying it is a 20th of a TPU's step.
         query, key, value = (
             ops.reshape(ops.matmul(x, columns) + offset, (-1, length, heads, width // heads))  # [B, L, N, D]
             for columns, offset in zip(ops.split(kernel, 3, axis=-1), ops.split(bias, 3), strict=True)
