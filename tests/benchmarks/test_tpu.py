@@ -86,7 +86,8 @@ def test_no_compiler_is_explained():
 
 def test_a_step_that_does_not_compile_is_explained(tmp_path):
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho \'{"error": "UNIMPLEMENTED: no such op\\nmore"}\'\n')
+    (tmp_path / "said").write_text(json.dumps({"error": "UNIMPLEMENTED: no such op\nmore"}))
+    python.write_text(f"#!/bin/sh\ncat {tmp_path}/said\n")
     python.chmod(0o755)
     with pytest.raises(RemaskError, match=r"^v5e:1x1: the step does not compile: UNIMPLEMENTED: no such op$"):
         tpu.main(TpuOptions(model="tiny", batch=2, length=8, compiler=str(python)))
