@@ -132,9 +132,10 @@ def read_shard(
     content = tf.io.read_file(path)
     if compression:
         content = tf.io.decode_compressed(content, compression)
-    size = tf.debugging.assert_equal(tf.strings.length(content), examples * frame.size, CHANGED)
-    with tf.control_dependencies([size]):
-        rows = tf.reshape(tf.io.decode_raw(content, tf.uint8), [examples, frame.size])
+    content = tf.io.decode_raw(content, tf.uint8)
+    expected = tf.cast(examples, tf.int64) * frame.size  # a shard may have more than 2**31 bytes
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.size(content, tf.int64), expected, CHANGED)]):
+        rows = tf.reshape(content, [examples, frame.size])
     with tf.control_dependencies([tf.debugging.assert_equal(sum64(rows, frame), checksum, CHANGED)]):
         return tf.identity(rows)
 
