@@ -190,7 +190,12 @@ def hub_masks(*, data: str, batch: int, sequences: int) -> Prepared:
 
 
 def beside_a_device(*, data: str, batch: int, step_seconds: float) -> Prepared:
-    """Read for a stand-in that takes the time of an accelerator's step; tell the share of time it waited."""
+    """Read for a stand-in that takes the time of an accelerator's step; tell the share of time it waited.
+
+    As in `trainer.step`, the loop and its clock are TensorFlow's, so that what is timed is the input alone.
+    """
+    import tensorflow as tf
+
     from records.reader import open_data_set
     from trainer.data import train_batches
     from trainer.masking import Masking
@@ -210,14 +215,26 @@ def beside_a_device(*, data: str, batch: int, step_seconds: float) -> Prepared:
     for _ in range(_WARM_UP):
         next(batches)
 
+    @tf.function
+    def train(count: tf.Tensor) -> tf.Tensor:
+        waited = tf.zeros([], tf.float64)
+        for _ in tf.range(count):
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                held = next(batches)
+            with tf.control_dependencies(list(held.values())):
+                given = tf.timestamp()
+            with tf.control_dependencies([given]):
+                tf.py_function(lambda: time.sleep(step_seconds), [], [])
+            waited += given - asked
+        return waited
+
+    train(tf.constant(1))  # traced
+
     def work() -> Work:
-        waited, began = 0.0, time.monotonic()
-        for _ in range(steps):
-            asked = time.monotonic()
-            next(batches)
-            waited += time.monotonic() - asked
-            time.sleep(step_seconds)
-        return Work(steps * batch, figures={"waited": waited / (time.monotonic() - began)})
+        began = time.monotonic()
+        waited = float(train(tf.constant(steps - 1)))
+        return Work((steps - 1) * batch, figures={"waited": waited / (time.monotonic() - began)})
 
     return work
 
