@@ -77,7 +77,7 @@ def section(found: Sequence[Results], picture: str) -> str:
 
 
 def table_rows(contest: Contest) -> list[str]:
-    """Return a row for each contender that stands beside ours.
+    """Return a row for each peer and each limit that stands beside ours.
 
     >>> runs = {"we": [Run(9, 1.0, 1, 50)], "they": [Run(3, 1.0, 1, 100)]}
     >>> print(*table_rows(Contest("counting", "numbers", {"we": "ours", "they": "peer"}, runs)))
@@ -86,7 +86,7 @@ def table_rows(contest: Contest) -> list[str]:
     ours = contest.ours
     rows = []
     for name in contest.runs:
-        if name == ours:
+        if contest.roles[name] == OURS:
             continue
         ratios = contest.ratios(ours, name)
         rows.append(

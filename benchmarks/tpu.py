@@ -102,7 +102,7 @@ def described(
     donated = found["aliased"] / found["outputs"]
     yield f"donated   {donated:.0%} of what the step returns takes the place of what it was given"
     seconds, flops = sum(cycles.values()) / chip.hertz, _flops(config, options)
-    yield f"arithmetic {flops / 1e12:.2f} TFLOP: {FORMULA}, times {options.batch}"
+    yield f"work      {flops / 1e12:.2f} TFLOP: {FORMULA}, times {options.batch}"
     for name, share in sorted(shares(cycles).items(), key=lambda item: -item[1]):
         yield f"  {share:6.1%}  {seconds * share * 1e3:7.2f} ms  {name}"
     yield (
