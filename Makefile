@@ -96,7 +96,7 @@ bench-input: $(READY) $(PEERS) ## records into masked batches [DATA=dir]
 bench-step: $(READY) $(PEERS) ## steps of training
 	@$(PY) -m benchmarks step $(call flag,ROUNDS,rounds) $(ARGS)
 
-bench-step-gpu: $(READY) ## steps of training on one GPU, in an environment that has JAX for it [PYTHON=python]
+bench-step-gpu: ## steps of training on one GPU, in an environment that has JAX for it [PYTHON=python]
 	@$(PYTHON) -m benchmarks step-gpu $(ARGS)
 
 tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without one [MODEL=base] [TOPOLOGY=v5e:1x1] [BATCH=64] [LENGTH=128]

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.config import StepGpuBenchOptions
 from benchmarks.flops import FORMULA, train_flops
 from benchmarks.step import CLIP_NORM, EPSILON, LEARNING_RATE, WEIGHT_DECAY, WORDS, make_batch
+from records.errors import RemaskError
 from trainer.config import SCRATCH, ModelConfig
 
 WARM_UP = 3
@@ -39,9 +40,19 @@ Step = Callable[[State, State, dict[str, Any], Any], tuple[State, State, Any]]
 
 
 def main(options: StepGpuBenchOptions) -> None:
-    """Print a line of figures for each length and batch size."""
+    """Print a line of figures for each length and batch size.
+
+    Raises:
+        RemaskError: JAX is not installed.
+    """
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
-    import jax
+    try:
+        import jax
+    except ModuleNotFoundError as error:
+        raise RemaskError(
+            f"step-gpu: {error}; it needs what benchmarks/gpu.txt names: python3 -m venv .venv-gpu && "
+            f".venv-gpu/bin/pip install -r benchmarks/gpu.txt, then make bench-step-gpu PYTHON=.venv-gpu/bin/python"
+        ) from error
 
     device = jax.devices()[0]
     highest = options.peak_tflops * 1e12 or peak(device.device_kind)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import step_gpu
 from benchmarks.config import StepGpuBenchOptions
 from records.command_line import parse_options
+from records.errors import RemaskError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -19,6 +21,7 @@ sys.modules["tensorflow"] = None  # importing it fails from here on
 import jax
 import numpy as np
 
+from benchmarks import step_gpu
 from benchmarks import step_gpu
 from benchmarks.config import StepGpuBenchOptions
 from benchmarks.step import make_batch
@@ -66,3 +69,10 @@ def test_it_learns_without_tensorflow():
 def test_lengths_and_batches_are_lists():
     options = parse_options(StepGpuBenchOptions, ["--length", "32", "64", "--batch", "4"], prog="step-gpu")
     assert (options.length, options.batch) == ((32, 64), (4,))
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # main changes it: let it be changed back
+    with pytest.raises(RemaskError, match=r"^step-gpu: .*jax.*; it needs what benchmarks/gpu\.txt names: python3"):
+        step_gpu.main(StepGpuBenchOptions())
