@@ -3,7 +3,7 @@
 TensorFlow gives the program that XLA would be given on a TPU (`benchmarks.tpu_hlo`), and libtpu compiles it on this
 machine (`benchmarks.tpu_compile`). What it says of memory is what the chip would hold. What it says of time is its own
 estimate of cycles, operation by operation: good for comparing one program with another, no measurement. Some operations
-have no estimate, and count as nothing: the generation of random bits and transfers beside the arithmetic are among them,
+have no estimate, and count as nothing: drawing random bits, and transfers beside the arithmetic, are among them,
 so that the time is more than it says, and the MFU less.
 """
 
