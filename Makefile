@@ -22,7 +22,7 @@ flag = $(if $($(1)),--$(2) "$$$(1)")
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask test test-slow check format clean \
+.PHONY: help setup imdb records verify show train evaluate export fill-mask test cloud-test test-slow check format clean \
 	bench bench-records bench-input bench-step bench-step-gpu bench-report tpu-check
 
 help: ## show this list
@@ -75,6 +75,9 @@ fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RU
 
 test: $(READY) ## run the tests, doctests included
 	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
+	@$(PY) -m pytest -m "cloud and not slow" $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow $(ARGS)

@@ -33,6 +33,7 @@ DEV = [
     "pytest>=8.3",
     "pytest-cov>=6.0",
     "ruff>=0.12",
+    "trustme>=1.2",
     "types-tqdm>=4.66",
 ]
 

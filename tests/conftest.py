@@ -8,7 +8,9 @@ import os
 import random
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
@@ -18,6 +20,9 @@ from records import example, tfrecord
 from records.frame import Frame, Sum64
 from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import TokenizerArtifact
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import LocalCloud
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -65,6 +70,29 @@ class _SplitCpu(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _SplitCpu())
+
+
+@pytest.fixture(scope="session")
+def _opened_cloud() -> "Iterator[LocalCloud]":
+    from tests.cloud.cloud import LocalCloud
+
+    with LocalCloud() as opened:
+        yield opened
+
+
+@pytest.fixture
+def cloud(_opened_cloud: "LocalCloud", monkeypatch: pytest.MonkeyPatch) -> "Iterator[LocalCloud]":
+    """Give Google Cloud on loopback, empty but for a bucket `bucket`; also to clients in this process.
+
+    Fails the test where anything else was asked for than what is on loopback.
+    """
+    for name, value in _opened_cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    _opened_cloud.storage.create_bucket("bucket")
+    yield _opened_cloud
+    refused = list(_opened_cloud.refused)
+    _opened_cloud.reset()
+    assert not refused, f"asked for what is not in the local cloud: {refused}"
 
 
 @pytest.fixture(scope="session")

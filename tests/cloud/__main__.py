@@ -1,0 +1,29 @@
+"""`python -m tests.cloud -- COMMAND...` runs a command in a local cloud that has a bucket `local-bucket`.
+
+At its end it shows all that was asked for.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tests.cloud.cloud import LocalCloud
+
+BUCKET = "local-bucket"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command; return its exit status."""
+    command = argv[1:] if argv[:1] == ["--"] else argv
+    if not command:
+        print("usage: python -m tests.cloud -- COMMAND...", file=sys.stderr)
+        return 2
+    with LocalCloud() as cloud:
+        cloud.storage.create_bucket(BUCKET)
+        status = subprocess.run(command, env=cloud.applied(), check=False).returncode
+        print(*cloud.log, *(f"refused {host}" for host in cloud.refused), sep="\n", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
