@@ -12,10 +12,11 @@ HERE = Path(__file__).parent
 
 BASE = [
     "apache-beam[gcp]>=2.75,<3",
-    "google-cloud-storage>=2.18",
+    "google-cloud-storage>=3.1",
     "google-crc32c>=1.6",
     "huggingface-hub>=1.0",
     "numpy>=1.26",
+    "setuptools>=68",  # builds the package that Dataflow's workers install
     "tokenizers>=0.22",
     "tqdm>=4.66",
 ]

@@ -1,31 +1,34 @@
 """Tokenized documents on their way from one half of the job to the other.
 
-Between the rows and the shards every document must meet its duplicates and find its shard: a shuffle. Beam's local
-runner keeps what it groups in memory, so only references travel through it: the documents lie in block files, sorted by
-id, and what is grouped are byte ranges of them, some 50 KB for the documents of 4 MB of text. A shard is put together
-in memory.
+Between the rows and the shards every document must meet its duplicates and find its shard: a shuffle. Documents travel
+in blocks, sorted by id, of which each shard takes a slice. Beam's local runner keeps what it groups in memory, so there
+the blocks lie in files and only references to slices travel, some 50 KB for the documents of 4 MB of text. Between
+machines the slices themselves travel, as bytes. A shard is put together in memory.
 """
 
+import io
+import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config import MAX_SHARDS
 from pipelines.split import DOCUMENT_ID_BYTES
 from records import storage
 
-BUCKETS = MAX_SHARDS
+BUCKETS = 1 << 17
 """Ranges of document ids, from which shards are put together."""
 
-_NUMBER = np.dtype("<u4")  # lengths and tokens
+_LENGTH = np.dtype("<u4")
+_HEADER = struct.Struct("<IIQ")  # source, documents, tokens
 
 
 class Block(NamedTuple):
-    """A block file: the documents of one piece of the input in one split, sorted by id, and an index by bucket."""
+    """The documents of one piece of the input in one split, sorted by id, and an index by bucket."""
 
-    path: str
+    path: str  # of the file that holds them; "" where `content` does
+    content: bytes
     source: int  # number of the input file
     split: str
     documents: int
@@ -35,15 +38,30 @@ class Block(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Documents `first` to `last` of a block file, and where their tokens are."""
+    """Documents `first` to `last` of a block, and where their tokens are."""
 
-    path: str
+    path: str  # of the block's file; "" where `content` holds these documents and no others
+    content: bytes
     source: int
-    documents: int  # in the whole file
+    documents: int  # in the file, or in the content
     first: int
     last: int
     first_token: int
     last_token: int
+
+    def packed(self) -> bytes:
+        """Return a slice that has a content as bytes."""
+        return _HEADER.pack(self.source, self.documents, self.last_token) + self.content
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "Slice":
+        """Return what was packed.
+
+        >>> Slice.unpacked(Slice("", b"...", 7, 2, 0, 2, 0, 99).packed())
+        Slice(path='', content=b'...', source=7, documents=2, first=0, last=2, first_token=0, last_token=99)
+        """
+        source, documents, tokens = _HEADER.unpack_from(packed)
+        return cls("", packed[_HEADER.size :], source, documents, 0, documents, 0, tokens)
 
 
 class Documents(NamedTuple):
@@ -56,7 +74,16 @@ class Documents(NamedTuple):
     tokens: NDArray[np.integer]  # [T]
 
 
-def write_block(
+def token_type(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    """Return how a token is written.
+
+    >>> token_type(30_522).itemsize, token_type(250_000).itemsize
+    (2, 4)
+    """
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def make_block(
     path: str,
     ids: NDArray[np.uint8],
     length: NDArray[np.integer],
@@ -65,63 +92,69 @@ def write_block(
     *,
     source: int,
     split: str,
+    dtype: np.dtype[np.unsignedinteger],
 ) -> Block:
-    """Write documents to a file.
+    """Make a block of documents.
 
     Args:
-        path: of the file.
+        path: of the file to write; "" to keep them in the block.
         ids: `[D, 16]` of the documents, in any order.
         length: `[D]` tokens of each.
         offset: `[D]` where each starts in `tokens`.
         tokens: of these documents, and perhaps of others.
         source: number of the input file they come from.
         split: the one they belong to.
+        dtype: of a token, as it is written.
     """
     order = _by_id(ids, np.full(len(ids), source))
     ids, length, offset = ids[order], length[order], offset[order]
-    with storage.open_write(path) as file:
-        file.write(ids.tobytes())
-        file.write(length.astype(_NUMBER).tobytes())
-        held = [tokens[start:stop] for start, stop in zip(offset.tolist(), (offset + length).tolist(), strict=True)]
-        file.write(np.concatenate(held).astype(_NUMBER, copy=False).tobytes())
+    held = [tokens[start:stop] for start, stop in zip(offset.tolist(), (offset + length).tolist(), strict=True)]
+    content = b"".join((ids.tobytes(), length.astype(_LENGTH).tobytes(), np.concatenate(held).astype(dtype).tobytes()))
+    if path:
+        storage.write_bytes(path, content)
     bucket = _bucket(ids)
     last = np.flatnonzero(np.diff(bucket, append=BUCKETS))  # the last document of each bucket
-    return Block(path, source, split, len(ids), bucket[last], last + 1, np.cumsum(length, dtype=np.int64)[last])
+    ends = last + 1, np.cumsum(length, dtype=np.int64)[last]
+    return Block(path, b"" if path else content, source, split, len(ids), bucket[last], *ends)
 
 
-def slices(block: Block, shard_of_bucket: NDArray[np.integer]) -> Iterator[tuple[int, Slice]]:
+def slices(
+    block: Block, shard_of_bucket: NDArray[np.integer], *, dtype: np.dtype[np.unsignedinteger]
+) -> Iterator[tuple[int, Slice]]:
     """Yield the part of a block that belongs to each shard, with the shard's number.
 
     Args:
         block: whose documents are to be dealt out.
         shard_of_bucket: `[BUCKETS]`, never descending.
+        dtype: of a token.
     """
     shards = shard_of_bucket[block.buckets]
     document, token = 0, 0
     for last in np.flatnonzero(np.diff(shards, append=-1)).tolist():
         ends = int(block.document_ends[last]), int(block.token_ends[last])
-        yield int(shards[last]), Slice(block.path, block.source, block.documents, document, ends[0], token, ends[1])
+        part = Slice(block.path, b"", block.source, block.documents, document, ends[0], token, ends[1])
+        yield int(shards[last]), part if block.path else _cut_out(part, block.content, dtype)
         document, token = ends
 
 
-def read_slices(parts: Iterable[Slice]) -> Documents:
-    """Read parts of block files and merge them."""
+def read_slices(parts: Iterable[Slice], *, dtype: np.dtype[np.unsignedinteger]) -> Documents:
+    """Read parts of blocks and merge them; `dtype` is that of a token."""
     parts = list(parts)
     ids, sources, lengths = [], [], []
-    tokens = np.empty(sum(part.last_token - part.first_token for part in parts), _NUMBER)
+    tokens = np.empty(sum(part.last_token - part.first_token for part in parts), dtype)
     filled = 0
     for part in parts:
-        count, tokens_start = part.last - part.first, part.documents * (DOCUMENT_ID_BYTES + _NUMBER.itemsize)
-        token_count = part.last_token - part.first_token
-        with storage.open_read(part.path) as file:
-            file.seek(part.first * DOCUMENT_ID_BYTES)
-            ids.append(np.frombuffer(file.read(count * DOCUMENT_ID_BYTES), np.uint8))
-            file.seek(part.documents * DOCUMENT_ID_BYTES + part.first * _NUMBER.itemsize)
-            lengths.append(np.frombuffer(file.read(count * _NUMBER.itemsize), _NUMBER))
-            file.seek(tokens_start + part.first_token * _NUMBER.itemsize)
-            tokens[filled : filled + token_count] = np.frombuffer(file.read(token_count * _NUMBER.itemsize), _NUMBER)
-        filled += token_count
-        sources.append(np.full(count, part.source))
+        with storage.open_read(part.path) if part.path else io.BytesIO(part.content) as file:
+            read = []
+            for start, stop in _places(part, dtype):
+                file.seek(start)
+                read.append(file.read(stop - start))
+        ids.append(np.frombuffer(read[0], np.uint8))
+        lengths.append(np.frombuffer(read[1], _LENGTH))
+        stop = filled + part.last_token - part.first_token
+        tokens[filled:stop] = np.frombuffer(read[2], dtype)
+        filled = stop
+        sources.append(np.full(part.last - part.first, part.source))
     id_, source = np.concatenate(ids).reshape(-1, DOCUMENT_ID_BYTES), np.concatenate(sources)
     length = np.concatenate(lengths).astype(np.int64)
     offset = np.cumsum(length) - length
@@ -134,6 +167,24 @@ def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:
     new = np.append(True, (read.ids[1:] != read.ids[:-1]).any(axis=1))
     kept = Documents(read.ids[new], read.source[new], read.length[new], read.offset[new], read.tokens)
     return kept, read.source[~new]
+
+
+def _places(part: Slice, dtype: np.dtype[np.unsignedinteger]) -> list[tuple[int, int]]:
+    """Return the bytes of a block at which the ids, the lengths and the tokens of a slice stand."""
+    lengths = part.documents * DOCUMENT_ID_BYTES
+    tokens = lengths + part.documents * _LENGTH.itemsize
+    return [
+        (part.first * DOCUMENT_ID_BYTES, part.last * DOCUMENT_ID_BYTES),
+        (lengths + part.first * _LENGTH.itemsize, lengths + part.last * _LENGTH.itemsize),
+        (tokens + part.first_token * dtype.itemsize, tokens + part.last_token * dtype.itemsize),
+    ]
+
+
+def _cut_out(part: Slice, content: bytes, dtype: np.dtype[np.unsignedinteger]) -> Slice:
+    """Return a slice that holds its documents itself."""
+    held = b"".join(content[start:stop] for start, stop in _places(part, dtype))
+    count = part.last - part.first
+    return Slice("", held, part.source, count, 0, count, 0, part.last_token - part.first_token)
 
 
 def _by_id(ids: NDArray[np.uint8], source: NDArray[np.integer]) -> NDArray[np.intp]:

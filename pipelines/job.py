@@ -1,115 +1,65 @@
-"""The records job: the Beam graph, in `build`, and what happens before and after it.
+"""The records job: the Beam graph, in `build`, and what happens before and after it."""
 
-Local runs name `FnApiRunner`: Beam's `DirectRunner` first tries to download a binary, which hangs behind a firewall.
-"""
-
+import concurrent.futures
+import contextlib
 import dataclasses
 import glob
-import itertools
 import json
-import logging
-import os
 import re
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
 import pipelines
-from pipelines import sample, summary, tokens
-from pipelines.blocks import BUCKETS, Block, Slice, slices, write_block
+from pipelines import claim, engine, sample, source, summary, tokens
+from pipelines.blocks import BUCKETS, Block, Slice, slices
 from pipelines.clean import clean
 from pipelines.config import RecordsOptions
-from pipelines.progress import Progress
-from pipelines.shards import Layout, Written, file_name, shard_of_bucket, write_shard
-from pipelines.source import BadRow, Piece, Row, check_source, decode, find_sources, read_piece, split_source
-from pipelines.split import document_ids, held_out
+from pipelines.documents import NAMESPACE, WORK, Rows, Shape, TokenizePiece
+from pipelines.publish import DEAD_LETTERS, publish
+from pipelines.shards import Kept, Layout, file_name, shard_of_bucket, write_shard
+from pipelines.source import Row, check_source, find_sources, read_piece, split_source
 from records import storage, tokenizer
 from records.errors import RemaskError
 from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Source, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
-WORK = ".work"
-DEAD_LETTERS = "dead_letters.jsonl"
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
-_BATCH = 512  # rows tokenized at once, at most
-_BATCH_SIZE = 4 << 20  # characters of them, at most but for the last row: a token takes about 100 bytes at first
-_PART = 8192  # documents held at once, at most but for the last batch
-_PART_SIZE = 16 << 20  # characters of their rows
-
-
-class RowCounts(NamedTuple):
-    """What became of the rows of one part of a piece of the input."""
-
-    source: int
-    start: int  # of the piece
-    part: int
-    rows: int
-    malformed: int
-    empty: int
-    recoded: int
-    bad_rows: str  # the file that holds the malformed ones, or ""
-
-
-class Documents(NamedTuple):
-    """D documents with T tokens in all."""
-
-    ids: NDArray[np.uint8]  # [D, 16]
-    length: NDArray[np.int64]  # [D]
-    tokens: NDArray[np.int32]  # [T] one document after the other
-
-
-class Shape(NamedTuple):
-    """The options that shape the data, and the tokenizer's part in it."""
-
-    folder: str
-    column: str
-    encoding: str
-    validation_fraction: float
-    num_shards: int
-    layout: Layout
+_HEADERS_AT_ONCE = 16  # of files in buckets
+_FANOUT = 16  # sums on the way to the sum of all, so that no worker adds up what all workers send
 
 
 def main(options: RecordsOptions) -> int:
-    """Run the job on this machine, and say what it made."""
+    """Run the job, and say what it made."""
     started = time.monotonic()
+    engine.check(options)
     _refuse_to_replace(options)
-    work = storage.join(options.out, WORK)
-    storage.remove(work)
-    sources = _sources(options, work)
-    artifact = _tokenizer(options, sources)
-    _make_room(options.out)
-    artifact.save(options.out)
-    shape = Shape(
-        folder=options.out,
-        column=options.column,
-        encoding=options.encoding,
-        validation_fraction=options.validation_fraction,
-        num_shards=options.num_shards,
-        layout=Layout(
-            max_seq_length=options.max_seq_length,
-            long_text=options.long_text,
-            cls_id=artifact.cls_id,
-            sep_id=artifact.sep_id,
-            vocab_size=artifact.vocab_size,
-            compress=options.compression == "gzip",
-        ),
-    )
-    with Progress(work, options.out, total_bytes=sum(map(storage.size, sources))):
-        _run(sources, shape, artifact, options)
-    made = Manifest.from_json(storage.read_bytes(storage.join(options.out, MANIFEST_JSON)))
-    storage.remove(work)
-    print(summary.text(made, options.out, seconds=time.monotonic() - started, synthetic=not options.csv))
+    if options.dry_run:
+        return _rehearse(options)
+    work = storage.join(options.folder, WORK)
+    job = claim.take(work, take_over=options.overwrite)
+    try:
+        with _blocks(options) as blocks:
+            ended = _run(options, job, blocks)
+    except BaseException:
+        claim.release(work, job)
+        raise
+    if ended is not None:  # nobody waits for its end
+        return ended
+    made = Manifest.from_json(storage.read_bytes(storage.join(options.folder, MANIFEST_JSON)))
+    print(summary.text(made, options.folder, seconds=time.monotonic() - started, synthetic=not options.csv))
     return 0
 
 
 def build(
-    pipeline: beam.Pipeline, sources: Sequence[str], shape: Shape, described: Data, job: dict[str, Any]
+    pipeline: beam.Pipeline, sources: Sequence[str], shape: Shape, described: Data, about: dict[str, Any]
 ) -> beam.PCollection:
     """Add the whole flow to a pipeline: files, pieces, documents, shards, manifest."""
     pieces = (
@@ -119,116 +69,60 @@ def build(
         | "Spread" >> beam.Reshuffle()
     )
     documents = pieces | "Documents" >> beam.ParDo(TokenizePiece(shape)).with_outputs("rows", main="blocks")
+    in_all = beam.CombineGlobally(_total)
     plan = (
         documents.blocks
         | "Tokens by bucket" >> beam.Map(_token_counts)
-        | "In all" >> beam.CombineGlobally(_total)
+        | "In all" >> (in_all if shape.blocks else in_all.with_fanout(_FANOUT))
         | "Plan" >> beam.Map(_plan, shape)
     )
+    part: Any = Slice if shape.blocks else bytes
+    parts = documents.blocks | "Deal out" >> beam.FlatMap(
+        _deal_out, plan=beam.pvalue.AsSingleton(plan), shape=shape
+    ).with_output_types(tuple[str, part])
     shards = (
-        documents.blocks
-        | "Deal out" >> beam.FlatMap(_deal_out, plan=beam.pvalue.AsSingleton(plan))
+        parts
         | "By shard" >> beam.GroupByKey()
-        | "Shards" >> beam.Map(_write_shard, shape)
+        | "Shards" >> beam.ParDo(WriteShard(shape)).with_outputs("kept", main="shards")
     )
     return (
         pipeline
         | "Once" >> beam.Create([described])
         | "Manifest"
         >> beam.Map(
-            _write_manifest,
-            shards=beam.pvalue.AsList(shards),
-            rows=beam.pvalue.AsList(documents.rows),
-            folder=shape.folder,
-            job=job,
+            publish,
+            shards=beam.pvalue.AsIter(shards.shards),
+            rows=beam.pvalue.AsDict(documents.rows | "Rows by source" >> beam.CombinePerKey(_sum_of_rows)),
+            kept=beam.pvalue.AsDict(shards.kept | "Documents by source" >> beam.CombinePerKey(_sum_of_kept)),
+            shape=shape,
+            about=about,
         )
     )
 
 
-class TokenizePiece(beam.DoFn):
-    """From a piece of the input to a block of documents for each split. Tokenizing is where the time goes."""
+class WriteShard(beam.DoFn):
+    """From the parts of a shard to its file, and what became of its documents by source on the side."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
 
-    def setup(self) -> None:
-        """Load the tokenizer, once for each worker."""
-        self._encode = tokens.encoder(tokenizer.load(self._shape.folder))
-
-    def process(self, piece: Piece) -> Iterator[Any]:
-        """Yield blocks, and the counts of rows on the side, part by part: a .gz file is one piece, however large."""
-        rows = read_piece(piece, column=self._shape.column, encoding=self._shape.encoding)
-        batches = _batches(rows)
-        for part in itertools.count():
-            name = storage.join(
-                self._shape.folder, WORK, f"{piece.source:05d}-{piece.start:015d}-{piece.length or 0}-{part}"
-            )
-            counts = dict.fromkeys(("rows", "malformed", "empty", "recoded"), 0)
-            bad: list[BadRow] = []
-            documents: list[Documents] = []
-            size = 0
-            for batch in batches:
-                good = [row for row in batch if isinstance(row, Row)]
-                bad += [row for row in batch if isinstance(row, BadRow)]
-                found = self._documents([clean(row.text) for row in good])
-                documents.append(found)
-                counts["rows"] += len(batch)
-                counts["recoded"] += sum(row.recoded for row in good)
-                counts["empty"] += len(good) - len(found.ids)
-                size += sum(map(_size, batch))
-                if counts["rows"] >= _PART or size >= _PART_SIZE:
-                    break
-            if not counts["rows"]:
-                return
-            counts["malformed"] = len(bad)
-            yield from self._blocks(name, documents, source=piece.source)
-            bad_rows = _write_bad_rows(f"{name}.jsonl", piece.path, bad, self._shape.encoding) if bad else ""
-            yield beam.pvalue.TaggedOutput(
-                "rows", RowCounts(piece.source, piece.start, part, bad_rows=bad_rows, **counts)
-            )
-
-    def _documents(self, texts: list[str]) -> "Documents":
-        """Return the documents of those texts that have any tokens."""
-        encoded = self._encode(texts)
-        held = np.flatnonzero(encoded.length)
-        return Documents(document_ids([texts[number] for number in held.tolist()]), encoded.length[held], encoded.ids)
-
-    def _blocks(self, name: str, documents: "Sequence[Documents]", *, source: int) -> Iterator[Block]:
-        """Write documents to a block file for each split they belong to."""
-        ids, length, tokens = (np.concatenate(column) for column in zip(*documents, strict=True))
-        offset = np.cumsum(length) - length
-        of_split = dict.fromkeys(SPLITS, held_out(ids, validation_fraction=self._shape.validation_fraction))
-        of_split["train"] = ~of_split["validation"]
-        for split, held in of_split.items():
-            if held.any():
-                yield write_block(
-                    f"{name}-{split}.block", ids[held], length[held], offset[held], tokens, source=source, split=split
-                )
-
-
-def _batches(rows: Iterable[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
-    """Yield rows in lists of which neither the length nor the size can be large."""
-    batch: list[Row | BadRow] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += _size(row)
-        if len(batch) == _BATCH or size >= _BATCH_SIZE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _size(row: Row | BadRow) -> int:
-    return len(row.text) if isinstance(row, Row) else len(row.raw)
+    def process(self, keyed: tuple[str, Iterable[Any]]) -> Iterator[Any]:
+        """Write one shard."""
+        name, parts = keyed
+        sliced = parts if self._shape.blocks else map(Slice.unpacked, parts)
+        split = name.partition("-")[0]
+        made = write_shard(self._shape.folder, name, sliced, split=split, layout=self._shape.layout)
+        Metrics.counter(NAMESPACE, "shards").inc()
+        yield made.split, made.shard
+        for each in made.kept.items():
+            yield beam.pvalue.TaggedOutput("kept", each)
 
 
 def _refuse_to_replace(options: RecordsOptions) -> None:
     """Refuse a folder that holds a data set, unless it is to be replaced."""
-    if storage.exists(storage.join(options.out, MANIFEST_JSON)) and not options.overwrite:
+    if storage.exists(storage.join(options.folder, MANIFEST_JSON)) and not options.overwrite:
         raise RemaskError(
-            f"{options.out}: it holds a data set already; choose another folder with OUT=, or replace it with "
+            f"{options.folder}: it holds a data set already; choose another folder with OUT=, or replace it with "
             f"ARGS=--overwrite"
         )
 
@@ -240,26 +134,32 @@ def _make_room(folder: str) -> None:
     tokenizer may be the one in this folder.
     """
     shards = storage.matching(storage.join(glob.escape(folder), "*-of-*.tfrecord*"))
-    ours = [path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord(?:\.partial)?$", path)]
+    ours = [
+        path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord(?:\..*partial)?$", path)
+    ]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
     for path in [*(storage.join(folder, name) for name in _OURS), *ours]:
         storage.remove(path)
 
 
-def _sources(options: RecordsOptions, work: str) -> tuple[str, ...]:
-    """Return the input files, each found to have the column that is asked for."""
+def _sources(options: RecordsOptions, folder: str) -> tuple[str, ...]:
+    """Return the input files, each found to have the column that is asked for.
+
+    The embedded reviews are written to `folder`.
+    """
     if not options.csv:
         print(f"input: {sample.LABEL}")
-        path = storage.join(work, "sample.csv")
-        try:
-            storage.local(work).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage.explained(work, error) from error
+        path = storage.join(folder, "sample.csv")
         sample.write_csv(path)
         return (path,)
     sources = find_sources(options.csv)
-    for path in sources:
+
+    def check(path: str) -> None:
         check_source(path, column=options.column, encoding=options.encoding)
+
+    with concurrent.futures.ThreadPoolExecutor(_HEADERS_AT_ONCE if storage.is_remote(sources[0]) else 1) as threads:
+        for _ in threads.map(check, sources):
+            pass
     return sources
 
 
@@ -289,13 +189,69 @@ def _texts(sources: Sequence[str], options: RecordsOptions) -> Iterator[str]:
                     yield clean(row.text)
 
 
-def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, options: RecordsOptions) -> None:
-    """Run the graph on this machine, and turn what a worker reports of bad input into its message alone."""
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # what a worker raises is raised here, too
-    parallel = options.processes > 1
-    os.environ["TOKENIZERS_PARALLELISM"] = "false" if parallel else "true"
-    flags = {"direct_num_workers": options.processes, "direct_running_mode": "multi_processing"} if parallel else {}
-    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in sources])
+@contextlib.contextmanager
+def _blocks(options: RecordsOptions) -> Iterator[str]:
+    """Give a folder for block files, on the disk of this machine; "" where the job does not run on this machine."""
+    if options.runner != "local":
+        yield ""
+    elif storage.is_remote(options.folder):
+        with tempfile.TemporaryDirectory(prefix="remask-") as folder:
+            yield folder
+    else:
+        yield storage.join(options.folder, WORK, "blocks")
+
+
+def _run(options: RecordsOptions, job: str, blocks: str) -> int | None:
+    """Run the graph; return a status where the command is to end before the job does."""
+    sources = _sources(options, storage.join(options.folder, WORK))
+    artifact = _tokenizer(options, sources)
+    _make_room(options.folder)
+    artifact.save(options.folder)
+    shape, described, about = _described(options, sources, artifact, job, blocks)
+    return engine.run(
+        lambda pipeline: build(pipeline, sources, shape, described, about),
+        options,
+        job=job,
+        blocks=blocks,
+        total_bytes=sum(map(storage.size, sources)) if blocks else 0,
+    )
+
+
+def _rehearse(options: RecordsOptions) -> int:
+    """Do all that can be done without changing anything, and say what would be done."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = _sources(options, folder)
+        artifact = _tokenizer(options, sources)
+        shape, described, about = _described(options, sources, artifact, "dry-run", "")
+        engine.rehearse(lambda pipeline: build(pipeline, sources, shape, described, about), options)
+    print(f"input      {len(sources)} files, the first is {sources[0]}")
+    print(f"tokenizer  {artifact.name}: {artifact.vocab_size:,} tokens")
+    print(f"output     {options.folder}")
+    print("nothing was written or submitted; without --dry_run it would be")
+    return 0
+
+
+def _described(
+    options: RecordsOptions, sources: Sequence[str], artifact: TokenizerArtifact, job: str, blocks: str
+) -> tuple[Shape, Data, dict[str, Any]]:
+    """Return the shape of the data, its description as far as it is known, and what the manifest says of the job."""
+    shape = Shape(
+        folder=options.folder,
+        blocks=blocks,
+        column=options.column,
+        encoding=options.encoding,
+        validation_fraction=options.validation_fraction,
+        num_shards=options.num_shards,
+        layout=Layout(
+            max_seq_length=options.max_seq_length,
+            long_text=options.long_text,
+            cls_id=artifact.cls_id,
+            sep_id=artifact.sep_id,
+            vocab_size=artifact.vocab_size,
+            compress=options.compression == "gzip",
+        ),
+        job=job,
+    )
     described = Data(
         max_seq_length=options.max_seq_length,
         long_text=options.long_text,
@@ -303,36 +259,14 @@ def _run(sources: Sequence[str], shape: Shape, artifact: TokenizerArtifact, opti
         compression="" if options.compression == "none" else options.compression,
         tokenizer=Tokenizer.of(artifact),
         splits=dict.fromkeys(SPLITS, ()),
-        sources=tuple(Source(os.path.relpath(path, folder), 0, 0, {}, 0, 0) for path in sources),
+        sources=tuple(Source(name, 0, 0, {}, 0, 0) for name in source.names(sources)),
     )
-    job = {
+    about = {
         "package_version": pipelines.__version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "options": dataclasses.asdict(options),
     }
-    try:
-        with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([], **flags)) as pipeline:
-            build(pipeline, sources, shape, described, job)
-    except Exception as error:
-        if str(error).startswith("KeyboardInterrupt"):  # Beam makes a RuntimeError of it
-            raise KeyboardInterrupt from None
-        if "Channel closed prematurely" in str(error):
-            raise RemaskError(
-                "a worker process was killed, most likely for lack of memory; use fewer processes, as with PROCESSES=1"
-            ) from error
-        if message := _message(error):
-            raise RemaskError(message) from error
-        raise
-
-
-def _message(error: Exception) -> str:
-    """Return what a worker had to say to the user, if anything.
-
-    Beam adds where in the graph it was said, and an error of another process arrives as text.
-    """
-    found = re.search(r"records\.errors\.RemaskError: (.*)", str(error))
-    said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
-    return said.split(" [while running ")[0]
+    return shape, described, about
 
 
 def _token_counts(block: Block) -> NDArray[np.int64]:
@@ -352,44 +286,16 @@ def _plan(counts: NDArray[np.int64], shape: Shape) -> dict[str, NDArray[np.int64
     return {split: shard_of_bucket(row, num_shards=wanted[split]) for split, row in zip(SPLITS, counts, strict=True)}
 
 
-def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]]) -> Iterator[tuple[tuple[str, str], Slice]]:
-    """Yield the parts of a block, each keyed by the split and the name of the shard that it belongs to."""
+def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]], shape: Shape) -> Iterator[tuple[str, Slice | bytes]]:
+    """Yield the parts of a block, each keyed by the name of the shard that it belongs to."""
     shards = plan[block.split]
-    for number, part in slices(block, shards):
-        yield (block.split, file_name(block.split, number, int(shards[-1]) + 1)), part
+    for number, part in slices(block, shards, dtype=shape.token):
+        yield file_name(block.split, number, int(shards[-1]) + 1), part if shape.blocks else part.packed()
 
 
-def _write_shard(keyed: tuple[tuple[str, str], Iterable[Slice]], shape: Shape) -> Written:
-    (split, name), parts = keyed
-    return write_shard(shape.folder, name, parts, split=split, layout=shape.layout)
+def _sum_of_rows(counts: Iterable[Rows]) -> Rows:
+    return sum(counts, start=Rows())
 
 
-def _write_bad_rows(path: str, source: str, bad: Iterable[BadRow], encoding: str) -> str:
-    """Write malformed rows as they were found, a JSON object a line, and return the path."""
-    with storage.open_write(path) as file:
-        for row in bad:
-            letter = {
-                "file": source,
-                "row": row.number,
-                "line": row.line,
-                "reason": row.reason,
-                "raw": decode(row.raw, encoding)[0],
-            }
-            file.write((json.dumps(letter) + "\n").encode())
-    return path
-
-
-def _write_manifest(
-    described: Data, shards: Sequence[Written], rows: Sequence[RowCounts], folder: str, job: dict[str, Any]
-) -> None:
-    """Write the dead letters, and then, when all else is there, the manifest."""
-    rows = sorted(rows)
-    if any(count.bad_rows for count in rows):
-        with storage.open_write(storage.join(folder, DEAD_LETTERS)) as file:
-            for count in rows:
-                if count.bad_rows:
-                    file.write(storage.read_bytes(count.bad_rows))
-    described = summary.filled_in(described, shards, rows)
-    if not any(described.splits.values()):
-        raise RemaskError(summary.nothing_left(described, storage.join(folder, DEAD_LETTERS)))
-    storage.write_bytes(storage.join(folder, MANIFEST_JSON), Manifest(described, job).to_json().encode())
+def _sum_of_kept(counts: Iterable[Kept]) -> Kept:
+    return sum(counts, start=Kept())

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.blocks import Slice, read_slices, without_duplicates
+from pipelines.blocks import Slice, read_slices, token_type, without_duplicates
+from pipelines.config import MAX_SHARDS
 from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
 from records import example, storage, tfrecord
 from records.frame import Frame, Sum64
@@ -30,14 +31,23 @@ class Layout(NamedTuple):
     compress: bool
 
 
+class Kept(NamedTuple):
+    """What became of documents. Sums of them are as good."""
+
+    documents: int = 0
+    duplicates: int = 0
+    tokens_dropped: int = 0
+
+    def __add__(self, other: "Kept") -> "Kept":  # type: ignore[override]  # not of tuples, of what they hold
+        return Kept(*(one + another for one, another in zip(self, other, strict=True)))
+
+
 class Written(NamedTuple):
     """A shard, and what became of the documents that were meant for it, by source."""
 
     split: str
     shard: Shard
-    documents: dict[int, int]
-    duplicates: dict[int, int]
-    tokens_dropped: dict[int, int]
+    kept: dict[int, Kept]
 
 
 def shard_of_bucket(tokens: NDArray[np.integer], *, num_shards: int = 0) -> NDArray[np.int64]:
@@ -45,8 +55,8 @@ def shard_of_bucket(tokens: NDArray[np.integer], *, num_shards: int = 0) -> NDAr
 
     Args:
         tokens: `[BUCKETS]` tokens in each bucket.
-        num_shards: how many; 0 for shards of some tens of MB, and at least 8. Fewer where there are fewer buckets with
-            anything in them.
+        num_shards: how many; 0 for shards of some tens of MB, at least 8 and at most `MAX_SHARDS`: beyond some TB they
+            grow. Fewer where there are fewer buckets with anything in them.
 
     Returns:
         `[BUCKETS]` numbers of shards, never descending.
@@ -56,6 +66,7 @@ def shard_of_bucket(tokens: NDArray[np.integer], *, num_shards: int = 0) -> NDAr
     """
     held = np.flatnonzero(tokens)
     wanted = num_shards or max(MIN_SHARDS, round(int(tokens.sum()) * BYTES_PER_TOKEN / SHARD_BYTES))
+    wanted = min(wanted, MAX_SHARDS)
     count, rank = min(wanted, len(held)), np.arange(len(held))
     middle = np.cumsum(tokens[held]) - tokens[held] / 2
     shard = (middle * count / max(1, tokens.sum())).astype(np.int64)
@@ -85,7 +96,7 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
         split: the split.
         layout: of the sequences.
     """
-    read, duplicates = without_duplicates(read_slices(parts))
+    read, duplicates = without_duplicates(read_slices(parts, dtype=token_type(layout.vocab_size)))
     cut = windows(read.length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
     made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
 
@@ -113,8 +124,10 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
         crc32c=checked.hexdigest(),
         sum64=total.hexdigest(),
     )
-    kept = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
-    return Written(split, shard, _counts(read.source), _counts(duplicates), _counts(read.source, read.length - kept))
+    used = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
+    columns = _counts(read.source), _counts(duplicates), _counts(read.source, read.length - used)
+    of_any = sorted(set().union(*columns))
+    return Written(split, shard, {source: Kept(*(each.get(source, 0) for each in columns)) for source in of_any})
 
 
 def _filled(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
 from pipelines.rows import Scanner, parse_first_row, unquoted
+from records import storage
 from records.errors import RemaskError
 
 _HEADER_BYTES = 1 << 18
@@ -59,15 +60,34 @@ def find_sources(patterns: Sequence[str]) -> tuple[str, ...]:
     """
     found: dict[str, str] = {}  # by real path: the same file by two names would be all duplicates
     for pattern in patterns:
-        _refuse_cloud(pattern)
-        if os.path.isdir(pattern):
-            raise RemaskError(f"{pattern}: is a directory, expected CSV files: give '{os.path.join(pattern, '*.csv')}'")
-        paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-        files = [os.path.normpath(path) for path in paths if not os.path.isdir(path)]
+        if storage.is_remote(pattern):
+            files = storage.matching(pattern)
+            found.update(zip(files, files, strict=True))
+        else:
+            paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+            files = [os.path.normpath(path) for path in paths if not os.path.isdir(path)]
+            found.update((os.path.realpath(file), file) for file in files)
+        if not files and storage.exists(pattern):
+            raise RemaskError(f"{pattern}: is a directory, expected CSV files: give '{storage.join(pattern, '*.csv')}'")
         if not files:
             raise RemaskError(f"no such file: {pattern}")
-        found.update((os.path.realpath(file), file) for file in files)
     return tuple(sorted(found.values()))
+
+
+def names(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return what to call files in a manifest: their paths from the folder that holds them all.
+
+    >>> names(["gs://bucket/a/1.csv", "gs://bucket/a/b/2.csv"])
+    ('1.csv', 'b/2.csv')
+    """
+    if all(map(storage.is_remote, paths)):
+        full = list(paths)
+    elif any(map(storage.is_remote, paths)):
+        return tuple(paths)
+    else:
+        full = [os.path.abspath(path) for path in paths]
+    folder = os.path.commonpath([os.path.dirname(path) for path in full])
+    return tuple(os.path.relpath(path, folder) for path in full)
 
 
 def check_source(path: str, *, column: str, encoding: str) -> None:
@@ -219,16 +239,10 @@ def _open(path: str) -> Iterator[BinaryIO]:
     Raises:
         RemaskError: whatever goes wrong in opening or, in the body of the `with`, in reading.
     """
-    _refuse_cloud(path)
     try:
-        with open(path, "rb") as stream:
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if path.endswith(".gz") else stream
+        with storage.open_read(path) if storage.is_remote(path) else open(path, "rb") as stream:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=stream) if path.endswith(".gz") else stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise RemaskError(f"{path}: is not a whole gzip file, as its name says it is: {error}") from error
     except OSError as error:
         raise RemaskError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _refuse_cloud(path: str) -> None:
-    if path.startswith("gs://"):
-        raise RemaskError(f"{path}: gs:// paths are not read yet")

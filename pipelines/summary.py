@@ -3,24 +3,35 @@
 import dataclasses
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from records import storage
-from records.manifest import SPLITS, Data, Manifest, Source
+from records.manifest import SPLITS, Data, Manifest, Shard, Source
 
 if TYPE_CHECKING:
-    from pipelines.job import RowCounts
-    from pipelines.shards import Written
+    from pipelines.documents import Rows
+    from pipelines.shards import Kept
 
 
-def filled_in(described: Data, shards: "Sequence[Written]", rows: "Sequence[RowCounts]") -> Data:
-    """Return the data part of the manifest, given the shards that were written and what became of the rows."""
-    splits = {
-        split: tuple(sorted((made.shard for made in shards if made.split == split), key=lambda shard: shard.file))
-        for split in SPLITS
-    }
-    sources = tuple(_source(number, source.file, shards, rows) for number, source in enumerate(described.sources))
+def filled_in(
+    described: Data, shards: Iterable[tuple[str, Shard]], rows: Mapping[int, "Rows"], kept: Mapping[int, "Kept"]
+) -> Data:
+    """Return the data part of the manifest.
+
+    Args:
+        described: it, without what only the job could know.
+        shards: that were written, each with its split.
+        rows: what became of the rows of each source that has any.
+        kept: what became of the documents of each source that has any.
+    """
+    of_split: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    for split, shard in shards:
+        of_split[split].append(shard)
+    splits = {split: tuple(sorted(made, key=lambda shard: shard.file)) for split, made in of_split.items()}
+    sources = tuple(
+        _source(source.file, rows.get(number), kept.get(number)) for number, source in enumerate(described.sources)
+    )
     return dataclasses.replace(described, splits=splits, sources=sources)
 
 
@@ -72,19 +83,18 @@ def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str
     return "\n".join(lines)
 
 
-def _source(number: int, file: str, shards: "Sequence[Written]", rows: "Sequence[RowCounts]") -> Source:
-    of_source = [count for count in rows if count.source == number]
+def _source(file: str, rows: "Rows | None", kept: "Kept | None") -> Source:
     source = Source(
         file=file,
-        rows=sum(count.rows for count in of_source),
-        documents=sum(made.documents.get(number, 0) for made in shards),
+        rows=rows.rows if rows else 0,
+        documents=kept.documents if kept else 0,
         dropped={
-            "malformed": sum(count.malformed for count in of_source),
-            "empty": sum(count.empty for count in of_source),
-            "duplicate": sum(made.duplicates.get(number, 0) for made in shards),
+            "malformed": rows.malformed if rows else 0,
+            "empty": rows.empty if rows else 0,
+            "duplicate": kept.duplicates if kept else 0,
         },
-        recoded=sum(count.recoded for count in of_source),
-        tokens_dropped=sum(made.tokens_dropped.get(number, 0) for made in shards),
+        recoded=rows.recoded if rows else 0,
+        tokens_dropped=kept.tokens_dropped if kept else 0,
     )
     if source.rows != source.documents + sum(source.dropped.values()):
         raise RuntimeError(f"a fault of remask: not every row is accounted for in {source}")

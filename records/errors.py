@@ -1,4 +1,4 @@
-"""The one exception whose text is written for the person at the terminal."""
+"""The exceptions whose text is written for the person at the terminal."""
 
 
 class RemaskError(Exception):
@@ -7,3 +7,7 @@ class RemaskError(Exception):
     Every command prints the message alone, without a traceback, and exits with status 1. Anything else that escapes is
     a bug of ours and keeps its traceback.
     """
+
+
+class Changed(RemaskError):
+    """A file was to be written only as long as it was as known, and it is not any more."""

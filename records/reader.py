@@ -1,5 +1,6 @@
 """Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from records import manifest, storage, tokenizer
 from records.errors import RemaskError
 from records.frame import SUM_MULTIPLIER, Frame
 from records.manifest import SPLITS, Manifest, Shard, Tokenizer
+from records.storage import File
 from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
 
 if TYPE_CHECKING:
@@ -56,9 +58,10 @@ def open_data_set(folder: str) -> DataSet:
             size it had.
     """
     opened = open_without_shards(folder)
+    found = storage.files(folder)  # one look, however many shards
     for split in SPLITS:
         for shard in opened.manifest.data.splits[split]:
-            _check_size(opened, shard)
+            _check_size(opened, shard, found)
     return opened
 
 
@@ -184,13 +187,19 @@ def example_ids(rows: "tf.Tensor", frame: Frame) -> "tf.Tensor":
     return tf.reduce_sum(septets * (1 << 7 * np.arange(septets.shape[1])), 1)
 
 
-def _check_size(data_set: DataSet, shard: Shard) -> None:
-    """Refuse a shard that is missing or not of the size it had."""
+def _check_size(data_set: DataSet, shard: Shard, found: Mapping[str, File]) -> None:
+    """Refuse a shard that is missing or not as it was, as far as a listing tells."""
     path = data_set.path(shard.file)
-    if not storage.exists(path):
+    if shard.file not in found:
         raise RemaskError(f"{path}: missing; copy it again, or make the records again with 'make records'")
-    if (found := storage.size(path)) != shard.bytes:
+    size, crc32c = found[shard.file]
+    if size != shard.bytes:
         raise RemaskError(
-            f"{path}: {found:,} bytes, the manifest says {shard.bytes:,}; copy it again, or make the records again "
+            f"{path}: {size:,} bytes, the manifest says {shard.bytes:,}; copy it again, or make the records again "
             f"with 'make records'"
+        )
+    if crc32c and crc32c != shard.crc32c:
+        raise RemaskError(
+            f"{path}: its crc32c is {crc32c}, the manifest says {shard.crc32c}; copy it again, or make the records "
+            f"again with 'make records'"
         )

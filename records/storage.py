@@ -1,71 +1,74 @@
 """Files and folders, behind the few verbs that the rest of remask needs.
 
-Every path that a user gives goes through here, so this is the one place that knows what a path may be.
+Every path that a user gives goes through here, so this is the one place that knows what a path may be. What lies on the
+local disk is `records.disk`'s, what lies in a bucket `records.gcs`'s, whose libraries nobody loads who has no use for
+them. Both give a file its name only when it is whole, and nothing where writing it fails.
 """
 
 import contextlib
-import errno
-import glob
 import os
-import posixpath
-import shutil
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import IO
 
 import google_crc32c
 
-from records.errors import RemaskError
+from records import disk
+from records.disk import explained
+from records.errors import Changed
+from records.paths import TEMPORARY, File, is_remote, join, local
 
-TEMPORARY = ".partial"
-"""Suffix of a file that is still being written. Readers never look at it; an interrupted run leaves only such files."""
-
-_CHUNK = 1 << 20
-
-
-def local(path: str | os.PathLike[str]) -> Path:
-    """Return the path on the local disk.
-
-    >>> local("out/sample").name
-    'sample'
-
-    Raises:
-        RemaskError: a URL, which this version does not read or write.
-    """
-    text = os.fspath(path)
-    scheme, colon, _ = text.partition("://")
-    if colon and scheme.isalnum():
-        raise RemaskError(f"{text}: found a {scheme}:// URL, expected a path on the local disk")
-    return Path(text)
-
-
-def join(folder: str, *names: str) -> str:
-    """Return the path of a file in a folder.
-
-    >>> join("out/records/", "manifest.json")
-    'out/records/manifest.json'
-    """
-    return posixpath.join(folder, *names)
+__all__ = [
+    "TEMPORARY",
+    "Changed",
+    "Checksummed",
+    "File",
+    "append",
+    "at_hand",
+    "concatenate",
+    "crc32c",
+    "exists",
+    "explained",
+    "files",
+    "generation",
+    "is_remote",
+    "join",
+    "local",
+    "matching",
+    "open_read",
+    "open_write",
+    "read_bytes",
+    "remove",
+    "size",
+    "write_bytes",
+]
 
 
 def exists(path: str) -> bool:
     """Say whether there is a file or folder."""
-    with _explaining(path):
-        return local(path).exists()
+    return bool(_home(path).exists(path))
 
 
 def size(path: str) -> int:
     """Return the bytes of a file."""
-    with _explaining(path):
-        return local(path).stat().st_size
+    return int(_home(path).size(path))
+
+
+def generation(path: str) -> int:
+    """Return a number that changes when a file is written again; 0 where there is no such file."""
+    return int(_home(path).generation(path))
 
 
 def matching(pattern: str) -> list[str]:
     """Return the files a glob matches, sorted; the path itself where there is such a file."""
-    with _explaining(pattern):
-        if local(pattern).is_file():
-            return [pattern]
-        return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    return list(_home(pattern).matching(pattern))
+
+
+def files(folder: str) -> dict[str, File]:
+    """Return the files that lie right in a folder, by name: one look, however many; none where there is no folder."""
+    return dict(_home(folder).files(folder))
 
 
 def read_bytes(path: str) -> bytes:
@@ -80,51 +83,69 @@ def read_bytes(path: str) -> bytes:
 
 def crc32c(path: str) -> str:
     """Return the CRC-32C of a file: 8 hexadecimal digits."""
-    checksum = 0
-    with open_read(path) as file:
-        while content := file.read(_CHUNK):
-            checksum = google_crc32c.extend(checksum, content)
-    return f"{checksum:08x}"
+    return str(_home(path).crc32c(path))
 
 
-@contextlib.contextmanager
-def open_read(path: str) -> Iterator[IO[bytes]]:
-    """Open a file to read.
+def open_read(path: str) -> AbstractContextManager[IO[bytes]]:
+    """Open a file to read, and to move about in.
 
     Raises:
-        RemaskError: there is no such file, or it cannot be read.
+        RemaskError: there is no such file, or it cannot be read; also later, in the block.
     """
-    with _explaining(path), local(path).open("rb") as file:
-        yield file
+    opened: AbstractContextManager[IO[bytes]] = _home(path).open_read(path)
+    return opened
 
 
-@contextlib.contextmanager
-def open_write(path: str) -> Iterator[IO[bytes]]:
+def open_write(path: str) -> AbstractContextManager[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not.
 
     Raises:
-        RemaskError: the disk is full, or the folder may not be written.
+        RemaskError: the disk is full, or the folder may not be written; also later, in the block or at its end.
     """
-    target = local(path)
-    partial = target.with_name(target.name + TEMPORARY)
-    try:
-        with _explaining(path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
-            partial.unlink()
-        raise
+    opened: AbstractContextManager[IO[bytes]] = _home(path).open_write(path)
+    return opened
 
 
-def write_bytes(path: str, content: bytes) -> None:
-    """Write a file, atomically."""
-    with open_write(path) as file:
-        file.write(content)
+def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
+    """Write a file, atomically.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        generation: write only if the file is still of this generation, 0: if it is not there yet.
+
+    Raises:
+        Changed: it is of another.
+        RemaskError: it cannot be written.
+    """
+    _home(path).write_bytes(path, content, generation=generation)
+
+
+def append(path: str, content: bytes) -> None:
+    """Write at the end of a file that nobody else writes, or begin it."""
+    _home(path).append(path, content)
+
+
+def concatenate(parts: Sequence[str], path: str) -> None:
+    """Write the content of files, one after the other, to a file in the same bucket or on the same disk."""
+    _home(path).concatenate(parts, path)
+
+
+@contextlib.contextmanager
+def at_hand(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Give files of one place as files on the local disk, for libraries that read no others, while the block runs."""
+    if not paths or not is_remote(paths[0]):
+        yield list(paths)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        from records import gcs
+
+        yield gcs.fetch(paths, folder)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
+    _home(path).remove(path)
 
 
 class Checksummed:
@@ -153,36 +174,10 @@ class Checksummed:
         return f"{self._crc:08x}"
 
 
-def remove(path: str) -> None:
-    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
-    target = local(path)
-    with _explaining(path):
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+def _home(path: str | os.PathLike[str]) -> ModuleType:
+    """Return the module that knows where a path leads."""
+    if not is_remote(path):
+        return disk
+    from records import gcs
 
-
-def explained(path: str, error: OSError) -> RemaskError:
-    """Return what an error of the operating system means to the user.
-
-    >>> print(explained("out/sample", PermissionError(errno.EACCES, "Permission denied")))
-    out/sample: permission denied; give this user the right to it, or choose another path
-    """
-    hint = {
-        "ENOSPC": "free some space, or write to another disk",
-        "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
-        "EACCES": "give this user the right to it, or choose another path",
-        "EROFS": "choose a folder that can be written to",
-    }
-    name = errno.errorcode.get(error.errno or 0, "")
-    reason = f"{error.strerror or error}"
-    return RemaskError(f"{path}: {reason[:1].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
-
-
-@contextlib.contextmanager
-def _explaining(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise explained(path, error) from error
+    return gcs

@@ -175,7 +175,7 @@ def load(name_or_folder: str) -> TokenizerArtifact:
         RemaskError: there is no such tokenizer, or it cannot serve a masked language model.
     """
     name, folder = name_or_folder, name_or_folder
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder) and not storage.is_remote(folder):
         try:
             folder = hub.fetch(name, (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT))
         except RemaskError as error:

@@ -122,7 +122,7 @@ def read(path: str) -> tuple[Checkpoint, State]:
     try:
         checkpoint = read_json(path)
         with (
-            storage.local(storage.join(path, STATE_NPZ)).open("rb") as file,
+            storage.open_read(storage.join(path, STATE_NPZ)) as file,
             np.load(file, allow_pickle=False) as archive,
         ):
             return checkpoint, {name: archive[name] for name in archive.files}

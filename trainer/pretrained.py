@@ -63,8 +63,8 @@ def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -
 
 
 def _folder(name: str) -> str:
-    """Return a local folder with the model's files; fetch them from the hub if `name` is no folder."""
-    if os.path.isdir(name):
+    """Return a folder with the model's files; fetch them from the hub if `name` is no folder."""
+    if os.path.isdir(name) or storage.is_remote(name):
         return name
     try:
         return hub.fetch(name, _FROM_HUB)

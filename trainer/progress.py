@@ -62,6 +62,7 @@ class Progress:
         self._train_steps = train_steps
         self._first: tuple[int, float] | None = None  # the step first shown, and when: until then functions are traced
         self._last_line = 0.0
+        self._unwritten, self._written = "", 0.0  # lines of metrics, and when the last ones were written
         self._bar = tqdm.tqdm(
             initial=start_step,
             total=train_steps,
@@ -75,6 +76,7 @@ class Progress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
+        self.flush()
         self._writer.close()
 
     def say(self, text: str) -> None:
@@ -113,21 +115,25 @@ class Progress:
         """Write a line with the figures of the held-out split, under names that begin with `eval_`."""
         values = {f"eval_{key}": value for key, value in dataclasses.asdict(evaluation).items() if key != "step"}
         self._append({"step": evaluation.step, **values}, prefix="")
+        self.flush()
 
     def _append(self, values: Mapping[str, Any], *, prefix: str) -> None:
-        path = storage.local(self._metrics)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise storage.explained(self._metrics, error) from error
+        self._unwritten += json.dumps(values) + "\n"
         with self._writer.as_default():
             for name, value in values.items():
                 if name != "step":
                     tag = f"{prefix}/{name}" if prefix else name.replace("eval_", "eval/", 1)
                     tf.summary.scalar(tag, value, step=values["step"])
-        self._writer.flush()
+        # An object takes a write a second, and each costs a few round trips.
+        if not storage.is_remote(self._metrics) or time.monotonic() - self._written >= _LINE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been recorded."""
+        if self._unwritten:
+            storage.append(self._metrics, self._unwritten.encode())
+            self._unwritten, self._written = "", time.monotonic()
+            self._writer.flush()
 
 
 def duration(seconds: float) -> str:

@@ -58,12 +58,13 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
     """
     stored: dict[str, Stored] = {}
     twice = []
+    names = _files(str(path))
     with ExitStack() as files:
-        for each in _files(path):
+        for name, at_hand in zip(names, files.enter_context(storage.at_hand(names)), strict=True):
             try:
-                file = files.enter_context(safe_open(each, framework="np"))
+                file = files.enter_context(safe_open(at_hand, framework="np"))
             except (SafetensorError, OSError) as error:
-                raise RemaskError(f"{each}: missing or damaged ({error}); copy the checkpoint again") from error
+                raise RemaskError(f"{name}: missing or damaged ({error}); copy the checkpoint again") from error
             for name in file.keys():  # noqa: SIM118  it is no dict
                 today, tensor = _today(name), Stored(file, name)
                 if not IGNORED.fullmatch(today) and stored.setdefault(today, tensor) is not tensor:
@@ -71,27 +72,29 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
         yield stored, twice
 
 
-def _files(path: str | Path) -> list[Path]:
+def _files(path: str) -> list[str]:
     """Return the files of a checkpoint: one, or its shards."""
-    given = storage.local(path)
-    file = next((given / name for name in (WEIGHTS, INDEX, PICKLE) if (given / name).is_file()), given)
-    if not file.is_file():
+    found = storage.files(path)
+    file = next((storage.join(path, name) for name in (WEIGHTS, INDEX, PICKLE) if name in found), path)
+    if file == path and not storage.generation(path):
         raise RemaskError(f"{path}: no checkpoint here, expected a folder with {WEIGHTS} or such a file")
-    if file.suffix == ".bin":
+    folder, _, name = file.rpartition("/")
+    if name.endswith(".bin"):
         convert = (
-            f"import torch; from safetensors.torch import save_file; old = torch.load('{file.name}', 'cpu'); "
+            f"import torch; from safetensors.torch import save_file; old = torch.load('{name}', 'cpu'); "
             f"save_file({{name: old[name].clone().contiguous() for name in old}}, '{WEIGHTS}')"
         )
         raise RemaskError(
-            f"{path}: found {file.name}, a pickle of PyTorch's, expected {WEIGHTS}. Convert it where PyTorch is "
-            f'installed:\n  cd {shlex.quote(str(file.parent))} && python -c "{convert}"'
+            f"{path}: found {name}, a pickle of PyTorch's, expected {WEIGHTS}. Convert it where PyTorch is "
+            f'installed:\n  cd {shlex.quote(folder)} && python -c "{convert}"'
         )
-    if file.suffix != ".json":
+    if not name.endswith(".json"):
         return [file]
     try:
-        return [file.parent / name for name in sorted(set(json.loads(file.read_bytes())["weight_map"].values()))]
+        shards = sorted(set(json.loads(storage.read_bytes(file))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RemaskError(f"{file}: damaged, it has no weight_map; copy the checkpoint again") from error
+    return [storage.join(folder, shard) for shard in shards]
 
 
 def _today(name: str) -> str:

@@ -2,8 +2,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.blocks import BUCKETS, read_slices, slices, without_duplicates, write_block
+from pipelines.blocks import BUCKETS, Slice, make_block, read_slices, slices, without_duplicates
 
+TOKEN = np.dtype("<u4")
 IDS = st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20)
 
 
@@ -16,14 +17,15 @@ def block(folder, name, ids, source=0):
     """Write documents; between their tokens are those of others, which belong elsewhere."""
     tokens, length = [words_of(id_) for id_ in ids], np.array([len(words_of(id_)) for id_ in ids])
     others = np.array([7, 7, 7])
-    return write_block(
-        str(folder / name),
+    return make_block(
+        str(folder / name) if folder else "",
         np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16),
         length,
         np.cumsum(length + 3) - length,
         np.concatenate([part for held in tokens for part in (others, held)]),
         source=source,
         split="train",
+        dtype=TOKEN,
     )
 
 
@@ -36,15 +38,15 @@ def ids_of(read):
     return list(map(bytes, read.ids))
 
 
-@given(ids=IDS, data=st.data())
-def test_slices_read_back_what_was_written(tmp_path_factory, ids, data):
-    folder = tmp_path_factory.mktemp("blocks")
+@given(ids=IDS, data=st.data(), in_file=st.booleans())
+def test_slices_read_back_what_was_written(tmp_path_factory, ids, data, in_file):
+    folder = tmp_path_factory.mktemp("blocks") if in_file else None
     written = block(folder, "a", ids)
     cuts = sorted(data.draw(st.lists(st.integers(0, BUCKETS), max_size=3)))
     shard_of_bucket = np.searchsorted(cuts, np.arange(BUCKETS), side="right")
     found = []
-    for number, part in slices(written, shard_of_bucket):
-        read = read_slices([part])
+    for number, part in slices(written, shard_of_bucket, dtype=TOKEN):
+        read = read_slices([part if in_file else Slice.unpacked(part.packed())], dtype=TOKEN)
         assert len(read.ids)
         assert {number} == {
             int(shard_of_bucket[int.from_bytes(id_[:4], "big") * BUCKETS >> 32]) for id_ in ids_of(read)
@@ -56,18 +58,20 @@ def test_slices_read_back_what_was_written(tmp_path_factory, ids, data):
 
 def test_ids_that_end_in_zeros_survive(tmp_path):
     ids = [b"\x01" + bytes(15), bytes(16)]
-    (_, part), *rest = slices(block(tmp_path, "a", ids), np.zeros(BUCKETS, int))
+    (_, part), *rest = slices(block(tmp_path, "a", ids), np.zeros(BUCKETS, int), dtype=TOKEN)
     assert not rest
-    assert ids_of(read_slices([part])) == sorted(ids)
+    assert ids_of(read_slices([part], dtype=TOKEN)) == sorted(ids)
 
 
 def test_of_duplicates_the_one_of_the_first_source_stays_whatever_the_order_of_reading(tmp_path):
     one, two = b"a" * 16, b"b" * 16
     parts = []
     for source, ids in ((2, [one]), (0, [one, two]), (1, [two, two])):
-        parts += [part for _, part in slices(block(tmp_path, str(source), ids, source), np.zeros(BUCKETS, int))]
+        parts += [
+            part for _, part in slices(block(tmp_path, str(source), ids, source), np.zeros(BUCKETS, int), dtype=TOKEN)
+        ]
     for order in (parts, parts[::-1]):
-        kept, dropped = without_duplicates(read_slices(order))
+        kept, dropped = without_duplicates(read_slices(order, dtype=TOKEN))
         assert ids_of(kept) == [one, two]
         assert kept.source.tolist() == [0, 0]
         assert dropped.tolist() == [2, 1, 1]

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import job, tokens
+from pipelines import documents, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.split import document_ids, held_out
-from records import command_line, manifest, storage, tfrecord
+from records import command_line, disk, manifest, storage, tfrecord
 from records.manifest import SPLITS
 
 FILMS = ["film", "movie", "picture", "story", "thriller", "drama"]
@@ -244,7 +244,7 @@ def test_a_gz_file_is_worked_off_in_parts_that_change_nothing(run, tmp_path, mon
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content))
     assert run("--csv", path)[0] == 0
     for name, limit in (("_BATCH", 7), ("_BATCH_SIZE", 300), ("_PART", 20), ("_PART_SIZE", 900)):
-        monkeypatch.setattr(job, name, limit)
+        monkeypatch.setattr(documents, name, limit)
     assert run("--csv", f"{path}.gz", out="parts")[0] == 0
     assert shards_of(tmp_path / "parts") == shards_of(tmp_path / "out")
     one, parts = (data_part(tmp_path / out)["sources"][0] for out in ("out", "parts"))
@@ -260,7 +260,7 @@ def test_a_gz_file_is_worked_off_in_parts_that_change_nothing(run, tmp_path, mon
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc, where not even root can make a folder")
 def test_a_folder_that_cannot_be_made_is_named(run):
     status, _, err = run(out="/proc/remask", tokenizer="train:300")
-    assert (status, err) == (1, "error: /proc/remask/.work: no such file or directory\n")
+    assert (status, err) == (1, "error: /proc/remask/.work/job.json: no such file or directory\n")
 
 
 def test_an_interrupt_is_no_fault(run, tmp_path, monkeypatch):
@@ -388,8 +388,8 @@ def test_a_full_disk_is_named(run, tmp_path, monkeypatch):
 
     def remove_and_fill(target):
         remove(target)
-        if target.endswith(name) and not (out / f"{name}.partial").is_symlink():
-            (out / f"{name}.partial").symlink_to("/dev/full")
+        if target.endswith(name) and not (out / f"{name}.{disk.PROCESS}.partial").is_symlink():
+            (out / f"{name}.{disk.PROCESS}.partial").symlink_to("/dev/full")
 
     monkeypatch.setattr(storage, "remove", remove_and_fill)
     status, _, err = run("--csv", path, "--overwrite")

@@ -1,0 +1,100 @@
+"""Keeps two jobs off one folder: the one that begins leaves a claim there, and the next one finds it.
+
+At its end a job looks whether the claim is still its own, and only then writes the manifest.
+"""
+
+import getpass
+import json
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from records import storage
+from records.errors import Changed, RemaskError
+
+_CLAIM = "job.json"
+
+
+def take(folder: str, *, take_over: bool) -> str:
+    """Claim a folder, and return what tells this job from all others.
+
+    A claim of a job that has died on this machine is no hindrance.
+
+    Args:
+        folder: of `.work`; it is emptied.
+        take_over: whether to disregard another job's claim.
+
+    Raises:
+        RemaskError: another job has claimed it.
+    """
+    held = _read(folder)
+    if held and not take_over and not _is_dead(held):
+        raise _refusal(folder, held)
+    storage.remove(folder)
+    job = uuid.uuid4().hex
+    claim = {
+        "job": job,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "user": _user(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    try:
+        storage.write_bytes(storage.join(folder, _CLAIM), json.dumps(claim).encode(), generation=0)
+    except Changed:
+        raise _refusal(folder, _read(folder)) from None
+    return job
+
+
+def is_ours(folder: str, job: str) -> bool:
+    """Say whether a folder is still claimed by a job."""
+    return _read(folder).get("job") == job
+
+
+def release(folder: str, job: str) -> None:
+    """Give a folder back, if it is still claimed by this job; what lies there otherwise stays."""
+    if is_ours(folder, job):
+        storage.remove(storage.join(folder, _CLAIM))
+
+
+def _read(folder: str) -> Mapping[str, Any]:
+    """Return the claim in a folder, an empty one where there is none."""
+    path = storage.join(folder, _CLAIM)
+    if not storage.exists(path):
+        return {}
+    try:
+        read = json.loads(storage.read_bytes(path))
+    except (ValueError, RemaskError):  # it has gone between the two
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _is_dead(claim: Mapping[str, Any]) -> bool:
+    """Say whether a claim's job has ended on this machine; of others nothing is known."""
+    if claim.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(claim["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+    return False
+
+
+def _refusal(folder: str, claim: Mapping[str, Any]) -> RemaskError:
+    who = f"{claim.get('user', 'somebody')} on {claim.get('host', 'another machine')}"
+    return RemaskError(
+        f"{folder.rpartition('/')[0]}: another job writes there, begun by {who} at {claim.get('since', 'some time')}; "
+        f"wait for it, choose another folder with OUT=, or, if that job is dead, take over with ARGS=--overwrite"
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return str(os.getuid())

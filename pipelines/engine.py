@@ -1,0 +1,131 @@
+"""Where the graph runs: on this machine, on Dataflow, or on any runner behind a job endpoint."""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from pipelines.config import RecordsOptions
+from pipelines.progress import Progress
+from records import storage
+from records.errors import RemaskError
+
+Build = Callable[[beam.Pipeline], Any]
+"""Adds the flow to a pipeline."""
+
+
+def check(options: RecordsOptions) -> None:
+    """Refuse what an engine could not read or write.
+
+    Raises:
+        RemaskError: paths on this machine's disk for Dataflow's workers, or no way to give them this package.
+    """
+    if options.runner != "dataflow":
+        return
+    for path in options.csv:
+        if not storage.is_remote(path):
+            raise RemaskError(
+                f"csv: found {path}, expected a path in a bucket, which Dataflow's workers can read; copy it there "
+                f"with 'gcloud storage cp {path} gs://{options.bucket or 'BUCKET'}/'"
+            )
+    from pipelines import dataflow
+
+    dataflow.check(options)
+
+
+def run(build: Build, options: RecordsOptions, *, job: str, blocks: str, total_bytes: int) -> int | None:
+    """Run the graph, and turn what a worker reports of bad input into its message alone.
+
+    Args:
+        build: adds the flow to a pipeline.
+        options: of the job.
+        job: what tells it from all others.
+        blocks: folder of its block files, of which progress is read.
+        total_bytes: of the input, for progress.
+
+    Returns:
+        None when it has ended well; a status where it goes on and the command ends.
+
+    Raises:
+        RemaskError: what is wrong, in the input or with the engine.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # what a worker raises is raised here, too
+    if options.runner == "dataflow":
+        from pipelines import dataflow
+
+        return dataflow.run(build, options, job=job)
+    try:
+        if options.runner == "portable":
+            _run_portable(build, options)
+        else:
+            with Progress(blocks, options.folder, total_bytes=total_bytes):
+                _run_here(build, options)
+    except Exception as error:
+        if str(error).startswith("KeyboardInterrupt"):  # Beam makes a RuntimeError of it
+            raise KeyboardInterrupt from None
+        if "Channel closed prematurely" in str(error):
+            raise RemaskError(
+                "a worker process was killed, most likely for lack of memory; use fewer processes, as with PROCESSES=1"
+            ) from error
+        if said := message(error):
+            raise RemaskError(said) from error
+        raise
+    return None
+
+
+def rehearse(build: Build, options: RecordsOptions) -> None:
+    """Build the graph, and the package that is sent along; submit nothing."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if options.runner == "dataflow":
+        from pipelines import dataflow
+
+        dataflow.rehearse(build, options)
+        return
+    build(beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([])))
+
+
+def message(error: object) -> str:
+    r"""Return what a worker had to say to the user, if anything.
+
+    Beam adds where in the graph it was said, and an error of another process arrives as text.
+
+    >>> message("Traceback ...\nrecords.errors.RemaskError: a.csv: is empty [while running 'Pieces']")
+    'a.csv: is empty'
+    """
+    found = re.search(r"records\.errors\.(?:RemaskError|Changed): (.*)", str(error))
+    said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
+    return said.split(" [while running ")[0]
+
+
+def _run_here(build: Build, options: RecordsOptions) -> None:
+    """Run on this machine, by the runner that is named: `DirectRunner` first tries to download a binary.
+
+    Behind a firewall that hangs.
+    """
+    parallel = options.processes > 1
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if parallel else "true"
+    flags = {"direct_num_workers": options.processes, "direct_running_mode": "multi_processing"} if parallel else {}
+    with beam.Pipeline(runner="FnApiRunner", options=PipelineOptions(list(options.beam_args), **flags)) as pipeline:
+        build(pipeline)
+
+
+def _run_portable(build: Build, options: RecordsOptions) -> None:
+    """Run behind a job endpoint: Flink's, Spark's, Prism's."""
+    flags = [
+        "--runner=PortableRunner",
+        f"--job_endpoint={options.job_endpoint}",
+        f"--job_name={options.job_name or 'remask-records'}",
+        *options.beam_args,
+    ]
+    pipeline = beam.Pipeline(options=PipelineOptions(flags))
+    build(pipeline)
+    state = pipeline.run().wait_until_finish()
+    if state != PipelineState.DONE:
+        raise RemaskError(
+            f"job_endpoint {options.job_endpoint}: the job ended as {state}; the log of its runner says why"
+        )

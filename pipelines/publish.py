@@ -1,0 +1,72 @@
+"""The end of a job, wherever it runs: all parts are looked at once more, and the manifest makes a data set of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipelines import claim, summary
+from pipelines.documents import LETTERS, WORK, Rows, Shape
+from pipelines.shards import Kept
+from records import storage
+from records.errors import Changed, RemaskError
+from records.manifest import MANIFEST_JSON, Data, Manifest, Shard
+
+DEAD_LETTERS = "dead_letters.jsonl"
+
+
+def publish(
+    described: Data,
+    shards: Iterable[tuple[str, Shard]],
+    rows: Mapping[int, Rows],
+    kept: Mapping[int, Kept],
+    shape: Shape,
+    about: Mapping[str, Any],
+) -> None:
+    """Write the dead letters and, when all else is there, the manifest; then remove what is of no use any more.
+
+    An engine may run this twice: the second time finds the job's own manifest and does nothing.
+
+    Args:
+        described: the data, without what only the job could know.
+        shards: that were written, each with its split.
+        rows: what became of the rows, by source.
+        kept: what became of the documents, by source.
+        shape: of the data.
+        about: the job, for the manifest.
+
+    Raises:
+        RemaskError: there is nothing in the data set, or another job wrote into its folder.
+    """
+    path = storage.join(shape.folder, MANIFEST_JSON)
+    if storage.exists(path) and Manifest.from_json(storage.read_bytes(path), name=path).job.get("id") == shape.job:
+        return
+    folder = storage.join(shape.folder, LETTERS)
+    if letters := [storage.join(folder, name) for name in sorted(storage.files(folder))]:
+        storage.concatenate(letters, storage.join(shape.folder, DEAD_LETTERS))
+    data = summary.filled_in(described, shards, rows, kept)
+    if not any(data.splits.values()):
+        raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
+    _check_shards(shape.folder, data)
+    work = storage.join(shape.folder, WORK)
+    if not claim.is_ours(work, shape.job):
+        raise _another(shape.folder, "has taken it over")
+    content = Manifest(data, {"id": shape.job, **about}).to_json().encode()
+    try:
+        storage.write_bytes(path, content, generation=0)
+    except Changed:
+        raise _another(shape.folder, f"has written its {MANIFEST_JSON}") from None
+    storage.remove(work)
+
+
+def _check_shards(folder: str, data: Data) -> None:
+    """Refuse shards that are not as this job wrote them, as far as a listing tells."""
+    found = storage.files(folder)
+    for shard in (shard for made in data.splits.values() for shard in made):
+        size, crc32c = found.get(shard.file, (None, ""))
+        if size != shard.bytes or (crc32c and crc32c != shard.crc32c):
+            raise _another(folder, f"has written {shard.file}")
+
+
+def _another(folder: str, what: str) -> RemaskError:
+    return RemaskError(
+        f"{folder}: another job {what}, so this one has made no data set; run it again with another OUT="
+    )

@@ -1,0 +1,70 @@
+"""Who we are to Google Cloud: found, or found missing, within a second."""
+
+import http.client
+import os
+from typing import Any
+
+import google.auth
+from google.auth import _cloud_sdk, exceptions
+
+from records.errors import RemaskError
+
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_METADATA_SECONDS = 1.0
+HOW_TO_GET = (
+    "run 'gcloud auth application-default login', or name the key file of a service account in "
+    "GOOGLE_APPLICATION_CREDENTIALS"
+)
+
+
+def find() -> Any:
+    """Return credentials, of google-auth's.
+
+    Raises:
+        RemaskError: there are none, or they cannot be read.
+    """
+    given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    # Left to itself, google-auth asks for a metadata server that is not there, for 18 s.
+    if (
+        not given
+        and not os.path.isfile(_cloud_sdk.get_application_default_credentials_path())
+        and not on_google_cloud()
+    ):
+        raise RemaskError(f"no credentials for Google Cloud; {HOW_TO_GET}")
+    try:
+        found, _ = google.auth.default(scopes=_SCOPES)
+    except exceptions.DefaultCredentialsError as error:
+        where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
+        raise RemaskError(f"{where}: cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
+    return found
+
+
+def project() -> str:
+    """Return the project that the environment names, or the credentials belong to; "" where neither does."""
+    named = os.environ.get("GOOGLE_CLOUD_PROJECT") or getattr(find(), "project_id", None)
+    return str(named or "")
+
+
+def account(credentials: Any) -> str:
+    """Return whose credentials they are; "" where they do not say."""
+    return str(getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "") or "")
+
+
+def on_google_cloud() -> bool:
+    """Say whether a metadata server answers, as it does on Google's machines."""
+    if os.environ.get("NO_GCE_CHECK") == "true":
+        return False
+    host = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "169.254.169.254"
+    connection = http.client.HTTPConnection(host, timeout=_METADATA_SECONDS)
+    try:
+        connection.request("GET", "/", headers={"Metadata-Flavor": "Google"})
+        return connection.getresponse().getheader("Metadata-Flavor") == "Google"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,178 @@
+"""The local disk, behind the verbs of `records.storage`."""
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import google_crc32c
+
+from records.errors import Changed, RemaskError
+from records.paths import TEMPORARY, File, local
+
+PROCESS = uuid.uuid4().hex[:8]
+"""Part of the names of files that are being written: engines that run a task twice run it at the same time."""
+
+_CHUNK = 1 << 20
+
+
+def exists(path: str) -> bool:
+    """Say whether there is a file or folder."""
+    with explaining(path):
+        return local(path).exists()
+
+
+def size(path: str) -> int:
+    """Return the bytes of a file."""
+    with explaining(path):
+        return local(path).stat().st_size
+
+
+def generation(path: str) -> int:
+    """Return when a file was last written, in nanoseconds; 0 where there is none."""
+    with explaining(path):
+        return _generation(local(path))
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the files a glob matches."""
+    with explaining(pattern):
+        if local(pattern).is_file():
+            return [pattern]
+        return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+
+
+def files(folder: str) -> dict[str, File]:
+    """Return the files right in a folder."""
+    with explaining(folder):
+        try:
+            found = sorted(local(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {path.name: File(path.stat().st_size, "") for path in found if path.is_file()}
+
+
+def crc32c(path: str) -> str:
+    """Return the CRC-32C of a file."""
+    checksum = 0
+    with open_read(path) as file:
+        while content := file.read(_CHUNK):
+            checksum = google_crc32c.extend(checksum, content)
+    return f"{checksum:08x}"
+
+
+@contextlib.contextmanager
+def open_read(path: str) -> Iterator[IO[bytes]]:
+    """Open a file to read."""
+    with explaining(path), local(path).open("rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_write(path: str) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not."""
+    target = local(path)
+    partial = target.with_name(f"{target.name}.{PROCESS}{TEMPORARY}")
+    try:
+        with explaining(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
+            partial.unlink()
+        raise
+
+
+def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
+    """Write a file, atomically; with a generation, only if the file still has that one."""
+    if generation is None:
+        with open_write(path) as file:
+            file.write(content)
+        return
+    target, new = local(path), local(f"{path}.{PROCESS}{TEMPORARY}")
+    with explaining(path):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if _generation(target) != generation:
+                raise FileExistsError
+            if generation:  # between the look and the replacement is no time to speak of, but some
+                new.replace(target)
+            else:
+                os.link(new, target)  # fails where there is a file
+        except FileExistsError:
+            raise Changed(f"{path}: somebody else has written it meanwhile") from None
+        finally:
+            with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
+                new.unlink()
+
+
+def append(path: str, content: bytes) -> None:
+    """Write at the end of a file."""
+    with explaining(path):
+        local(path).parent.mkdir(parents=True, exist_ok=True)
+        with local(path).open("ab") as file:
+            file.write(content)
+
+
+def concatenate(parts: Sequence[str], path: str) -> None:
+    """Write the content of files one after the other."""
+    with open_write(path) as file:
+        for part in parts:
+            with open_read(part) as source:
+                shutil.copyfileobj(source, file, _CHUNK)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
+    target = local(path)
+    with explaining(path):
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def explained(path: str, error: OSError) -> RemaskError:
+    """Return what an error of the operating system means to the user.
+
+    >>> print(explained("out/sample", PermissionError(errno.EACCES, "Permission denied")))
+    out/sample: permission denied; give this user the right to it, or choose another path
+    """
+    hint = {
+        "ENOSPC": "free some space, or write to another disk",
+        "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
+        "EACCES": "give this user the right to it, or choose another path",
+        "EROFS": "choose a folder that can be written to",
+    }
+    name = errno.errorcode.get(error.errno or 0, "")
+    reason = f"{error.strerror or error}"
+    return RemaskError(f"{path}: {reason[:1].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
+
+
+@contextlib.contextmanager
+def explaining(path: str) -> Iterator[None]:
+    """Turn errors of the operating system into words for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(path, error) from error
+
+
+def _generation(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

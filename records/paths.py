@@ -1,0 +1,71 @@
+"""What a path may be: one on the local disk, or an object in a bucket of Google Cloud Storage."""
+
+import os
+import posixpath
+from pathlib import Path
+from typing import NamedTuple
+
+from records.errors import RemaskError
+
+CLOUD = "gs://"
+
+TEMPORARY = ".partial"
+"""Suffix of a file that is still being written. Readers never look at it; an interrupted run leaves only such files."""
+
+
+class File(NamedTuple):
+    """What a listing says of a file."""
+
+    size: int
+    crc32c: str  # 8 hexadecimal digits; "" where it would have to be computed
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path lies in a bucket.
+
+    >>> is_remote("gs://bucket/records"), is_remote("out/records")
+    (True, False)
+    """
+    return os.fspath(path).startswith(CLOUD)
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """Return the path on the local disk.
+
+    >>> local("out/sample").name
+    'sample'
+
+    Raises:
+        RemaskError: a URL.
+    """
+    text = os.fspath(path)
+    scheme, colon, _ = text.partition("://")
+    if colon and scheme.isalnum():
+        raise RemaskError(
+            f"{text}: found a {scheme}:// URL, expected a path on the local disk, or one like gs://BUCKET/a"
+        )
+    return Path(text)
+
+
+def parts(path: str) -> tuple[str, str]:
+    """Return the bucket and the object's name of a path in a bucket.
+
+    >>> parts("gs://bucket/records/manifest.json")
+    ('bucket', 'records/manifest.json')
+
+    Raises:
+        RemaskError: it names no bucket.
+    """
+    bucket, _, name = path.removeprefix(CLOUD).partition("/")
+    if not bucket:
+        raise RemaskError(f"{path}: names no bucket, expected one like gs://BUCKET/records")
+    return bucket, name
+
+
+def join(folder: str, *names: str) -> str:
+    """Return the path of a file in a folder.
+
+    >>> join("out/records/", "manifest.json")
+    'out/records/manifest.json'
+    """
+    return posixpath.join(folder, *names)
