@@ -67,6 +67,11 @@ class Shape(NamedTuple):
     job: str  # what tells this job from all others
 
     @property
+    def sources(self) -> str:
+        """Path of the list of input files."""
+        return storage.join(self.folder, WORK, "sources.json")
+
+    @property
     def token(self) -> np.dtype[np.unsignedinteger]:
         """How a token is written in a block."""
         return token_type(self.layout.vocab_size)
@@ -87,7 +92,7 @@ class TokenizePiece(beam.DoFn):
         rows = read_piece(piece, column=self._shape.column, encoding=self._shape.encoding)
         batches = _batches(rows)
         for part in itertools.count():
-            name = f"{piece.source:05d}-{piece.start:015d}-{piece.length or 0}-{part:05d}"
+            name = f"{piece.source:06d}-{piece.start:015d}-{piece.length or 0}-{part:05d}"
             counts = Rows()
             bad: list[BadRow] = []
             documents: list[Documents] = []

@@ -9,6 +9,7 @@ import codecs
 import difflib
 import glob
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,24 @@ def names(paths: Sequence[str]) -> tuple[str, ...]:
         full = [os.path.abspath(path) for path in paths]
     folder = os.path.commonpath([os.path.dirname(path) for path in full])
     return tuple(os.path.relpath(path, folder) for path in full)
+
+
+class Listed(NamedTuple):
+    """One file of the input."""
+
+    path: str
+    name: str  # in the manifest
+
+
+def write_list(path: str, sources: Sequence[str]) -> None:
+    """Write down what the files of the input are, for the workers."""
+    listed = [Listed(*each) for each in zip(sources, names(sources), strict=True)]
+    storage.write_bytes(path, json.dumps([each._asdict() for each in listed]).encode())
+
+
+def read_list(path: str) -> list[Listed]:
+    """Return what was written down."""
+    return [Listed(**each) for each in json.loads(storage.read_bytes(path))]
 
 
 def check_source(path: str, *, column: str, encoding: str) -> None:

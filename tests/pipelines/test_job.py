@@ -1,6 +1,8 @@
 """The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
 
+import contextlib
 import csv
+import functools
 import gzip
 import io
 import json
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import documents, tokens
+from pipelines import documents, job, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.split import document_ids, held_out
@@ -170,6 +172,27 @@ def test_the_same_bytes_in_any_order_of_rows_and_with_any_number_of_processes(ru
         assert data_part(tmp_path / out) == data
 
 
+def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run, tmp_path, monkeypatch):
+    """Between machines that share no disk the documents themselves are grouped by shard, not places in files."""
+    write_csv(tmp_path / "a.csv", REVIEWS[:200])
+    write_csv(tmp_path / "b.csv", [*REVIEWS[150:], "", "too long for a piece " * 40])
+    with open(tmp_path / "b.csv", "a") as file:
+        file.write("too,many,fields,here\n")
+    packed = gzip.compress((tmp_path / "b.csv").read_bytes())
+    (tmp_path / "c.csv.gz").write_bytes(packed)
+    split = job.split_source
+    monkeypatch.setattr(job, "split_source", functools.partial(split, piece_bytes=2_000))
+    assert run("--csv", tmp_path / "*.csv*")[0] == 0
+    monkeypatch.setattr(job, "_blocks", lambda options: contextlib.nullcontext(""))
+    assert run("--csv", tmp_path / "*.csv*", out="travelled")[0] == 0
+    assert shards_of(tmp_path / "travelled") == shards_of(tmp_path / "out")
+    assert data_part(tmp_path / "travelled") == data_part(tmp_path / "out")
+    assert [source["file"] for source in data_part(tmp_path / "out")["sources"]] == ["a.csv", "b.csv", "c.csv.gz"]
+    letters = [(tmp_path / out / "dead_letters.jsonl").read_text() for out in ("out", "travelled")]
+    assert letters[0] == letters[1]
+    assert letters[0].count("\n") == 2
+
+
 def test_records_in_a_shard_are_sorted_by_example_id_and_gzip_holds_the_same(run, tmp_path):
     path = write_csv(tmp_path / "a.csv", REVIEWS)
     assert run("--csv", path, "--num_shards", "3")[0] == 0
@@ -282,12 +305,12 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
     (out / "notes.txt").write_text("mine")
     command = [sys.executable, "-m", "pipelines", "records", "--csv", path, "--out", str(out)]
     command += ["--tokenizer", tokenizer_folder, "--max_seq_length", "32"]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(out.glob(".work/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
     assert list(out.glob(".work/*"))
     assert not (out / "manifest.json").exists()
     (out / "train-00000-of-00099.tfrecord").write_bytes(b"left over")
