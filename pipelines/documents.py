@@ -22,11 +22,8 @@ from records.manifest import SPLITS
 WORK = ".work"
 """Folder below that of the data set for what is gone when it is finished."""
 
-LETTERS = f"{WORK}/dead_letters"
-"""Folder of a file of malformed rows for each part of the input that has any, in the order of their names."""
-
-NAMESPACE, BYTES, ROWS = "remask", "bytes", "rows"
-"""Metrics of the job: bytes of the rows that are tokenized, and how many rows."""
+NAMESPACE, ROWS, SHARDS = "remask", "rows", "shards"
+"""Metrics of the job: rows that are tokenized, shards that are written."""
 
 _BATCH = 512  # rows tokenized at once, at most
 _BATCH_SIZE = 4 << 20  # characters of them, at most but for the last row: a token takes about 100 bytes at first
@@ -69,7 +66,12 @@ class Shape(NamedTuple):
     @property
     def sources(self) -> str:
         """Path of the list of input files."""
-        return storage.join(self.folder, WORK, "sources.json")
+        return storage.join(self.folder, WORK, self.job, "sources.json")
+
+    @property
+    def letters(self) -> str:
+        """Folder of a file of malformed rows for each part of the input that has any, in the order of their names."""
+        return storage.join(self.folder, WORK, self.job, "dead_letters")
 
     @property
     def token(self) -> np.dtype[np.unsignedinteger]:
@@ -111,10 +113,9 @@ class TokenizePiece(beam.DoFn):
                 return
             yield from self._blocks(name, documents, source=piece.source)
             if bad:
-                path = storage.join(self._shape.folder, LETTERS, f"{name}.jsonl")
+                path = storage.join(self._shape.letters, f"{name}.jsonl")
                 storage.write_bytes(path, _lines(bad, piece.path, self._shape.encoding))
             Metrics.counter(NAMESPACE, ROWS).inc(counts.rows)
-            Metrics.counter(NAMESPACE, BYTES).inc(size)
             yield beam.pvalue.TaggedOutput("rows", (piece.source, counts))
 
     def _documents(self, texts: list[str]) -> "Documents":

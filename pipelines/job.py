@@ -22,7 +22,7 @@ from pipelines import claim, engine, sample, source, summary, tokens
 from pipelines.blocks import BUCKETS, Block, Slice, slices
 from pipelines.clean import clean
 from pipelines.config import RecordsOptions
-from pipelines.documents import NAMESPACE, WORK, Rows, Shape, TokenizePiece
+from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePiece
 from pipelines.publish import DEAD_LETTERS, publish
 from pipelines.shards import Kept, Layout, ShardKey, shard_of_bucket, write_shard
 from pipelines.source import Row, check_source, find_sources, read_piece, split_source
@@ -44,10 +44,13 @@ def main(options: RecordsOptions) -> int:
     if options.dry_run:
         return _rehearse(options)
     work = storage.join(options.folder, WORK)
-    job = claim.take(work, take_over=options.overwrite)
+    here = options.runner == "local" and not storage.is_remote(options.folder)
+    job = claim.take(work, take_over=options.overwrite, ends_with_us=here)
     try:
         with _blocks(options) as blocks:
             ended = _run(options, job, blocks)
+    except engine.GoesOn:
+        raise
     except BaseException:
         claim.release(work, job)
         raise
@@ -115,7 +118,7 @@ class WriteShard(beam.DoFn):
         key, parts = keyed
         sliced = parts if self._shape.blocks else map(Slice.unpacked, parts)
         made = write_shard(self._shape.folder, ShardKey.unpacked(key), sliced, layout=self._shape.layout)
-        Metrics.counter(NAMESPACE, "shards").inc()
+        Metrics.counter(NAMESPACE, SHARDS).inc()
         yield made.split, made.shard
         for each in made.kept.items():
             yield beam.pvalue.TaggedOutput("kept", each)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipelines import claim, source, summary
-from pipelines.documents import LETTERS, WORK, Rows, Shape
+from pipelines.documents import WORK, Rows, Shape
 from pipelines.shards import Kept
 from records import storage
 from records.errors import Changed, RemaskError
@@ -40,22 +40,27 @@ def publish(
     if storage.exists(path) and Manifest.from_json(storage.read_bytes(path), name=path).job.get("id") == shape.job:
         storage.remove(work)
         return
-    folder = storage.join(shape.folder, LETTERS)
-    if letters := [storage.join(folder, name) for name in sorted(storage.files(folder))]:
+    _check_claim(work, shape)
+    if letters := [storage.join(shape.letters, name) for name in sorted(storage.files(shape.letters))]:
         storage.concatenate(letters, storage.join(shape.folder, DEAD_LETTERS))
     names = [listed.name for listed in source.read_list(shape.sources)]
     data = summary.filled_in(described, names, shards, rows, kept)
     if not any(data.splits.values()):
         raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
     _check_shards(shape.folder, data)
-    if not claim.is_ours(work, shape.job):
-        raise _another(shape.folder, "has taken it over")
+    _check_claim(work, shape)
     content = Manifest(data, {"id": shape.job, **about}).to_json().encode()
     try:
         storage.write_bytes(path, content, generation=0)
     except Changed:
         raise _another(shape.folder, f"has written its {MANIFEST_JSON}") from None
     storage.remove(work)
+
+
+def _check_claim(work: str, shape: Shape) -> None:
+    """Refuse to go on where another job has taken the folder over."""
+    if not claim.is_ours(work, shape.job):
+        raise _another(shape.folder, "has taken it over")
 
 
 def _check_shards(folder: str, data: Data) -> None:

@@ -171,15 +171,21 @@ def remove(path: str) -> None:
         _delete(held, [*below, *([held.blob(name)] if name and not name.endswith("/") else [])])
 
 
-def missing_permissions(bucket: str) -> list[str]:
-    """Return what the account would need in a bucket to read and write there, and may not do.
+def missing_permissions(bucket: str, wanted: Sequence[str] = (*READ, *WRITE)) -> list[str]:
+    """Return what the account would need in a bucket, to read and write there or for what is wanted, and may not do.
 
     Raises:
         RemaskError: there is no such bucket, or there are no credentials.
     """
     with _explaining(f"{CLOUD}{bucket}"):
-        held = client().bucket(bucket).test_iam_permissions([*READ, *WRITE], **_persistent())
-        return [permission for permission in (*READ, *WRITE) if permission not in held]
+        held = client().bucket(bucket).test_iam_permissions(list(wanted), **_persistent())
+        return [permission for permission in wanted if permission not in held]
+
+
+def location(bucket: str) -> str:
+    """Return where a bucket is: a region such as us-central1, or an area such as us."""
+    with _explaining(f"{CLOUD}{bucket}"):
+        return str(client().get_bucket(bucket, **_persistent()).location).lower()
 
 
 class Reader(io.RawIOBase):
