@@ -27,7 +27,7 @@ from records.paths import parts
 
 POLL_SECONDS = 5.0
 LINE_SECONDS = 60.0
-"""Between two lines of progress where there is no terminal and nothing has changed."""
+"""Between two lines of progress where there is no terminal, unless the state changes."""
 PATIENCE = 60.0
 """Seconds for which a request is repeated, and which a job that has failed may take to say why: mostly some 30."""
 
@@ -166,8 +166,8 @@ def job_name(options: RecordsOptions, *, job: str) -> str:
 
 def rehearse(build: engine.Build, options: RecordsOptions) -> None:
     """Build the graph and the package; submit nothing."""
-    arguments = flags(options, job="dry-run-")
-    pipeline = beam.Pipeline(options=PipelineOptions([*arguments, "--dry_run"]))
+    arguments = flags(options, job="dry-run")
+    pipeline = _pipeline([*arguments, "--dry_run=True"])
     build(pipeline)
     with _staged():
         pipeline.run()
@@ -185,9 +185,8 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
         engine.GoesOn: nobody knows what became of it.
     """
     service = Service(options)
-    arguments = flags(options, job=job)
     print("staging the package and the graph", file=sys.stderr, flush=True)
-    pipeline = beam.Pipeline(options=PipelineOptions(arguments))
+    pipeline = _pipeline(flags(options, job=job))
     build(pipeline)
     with service.explained(), _staged():
         id_ = str(pipeline.run().job_id())
@@ -251,15 +250,26 @@ def _check_bucket(bucket: str, options: RecordsOptions) -> None:
         )
 
 
+def _pipeline(arguments: list[str]) -> beam.Pipeline:
+    """Return an empty pipeline with Beam's own options."""
+    for name in ("google", "apache_beam"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        return beam.Pipeline(options=PipelineOptions(arguments))
+    except ValueError as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RemaskError(
+            f"Beam does not take these options ({said[-1]}); it was given {' '.join(arguments)}"
+        ) from None
+
+
 @contextlib.contextmanager
 def _staged() -> Iterator[None]:
-    """Keep Beam quiet while it makes and stages what is submitted, and say in one line what it could not do.
+    """Say in one line what Beam could not do when it makes and stages what is submitted.
 
     It runs `python -m build`, and setup.py where there is no such module; both say more on standard error than anybody
     wants to know, unless they fail.
     """
-    for name in ("google", "apache_beam"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as said, _standard_error_to(said.fileno()):
         try:
@@ -269,7 +279,9 @@ def _staged() -> Iterator[None]:
         except (OSError, RuntimeError) as error:  # of Beam's own, where a bucket or a process has failed
             said.seek(0)
             lines = [line.strip() for line in [str(error), *said.read().decode().splitlines()] if line.strip()]
-            raise RemaskError(f"Beam could not stage the job ({lines[-1] if lines else error!r})") from error
+            raise RemaskError(
+                f"Beam could not stage the job ({lines[-1] if lines else type(error).__name__})"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -286,16 +298,17 @@ def _standard_error_to(file: int) -> Iterator[None]:
 
 def _watch(service: Service, job: str) -> str:
     """Show the job's own metrics until it ends; return how it ended."""
-    shown, shown_at = "", 0.0
+    last, said_at = "", 0.0
     with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as bar:
         while (state := service.state(job)) not in _ENDED:
             counted = service.counters(job)
-            text = f"{state.lower().replace('_', ' ')}, {counted.get(SHARDS, 0):,} shards written"
+            rows, shards = counted.get(ROWS, 0), f"{counted.get(SHARDS, 0):,} shards written"
+            text = f"{state.lower().replace('_', ' ')}, {shards}"
             bar.set_description(text)
-            bar.update(counted.get(ROWS, 0) - bar.n)
-            if bar.disable and (text != shown or time.monotonic() - shown_at >= LINE_SECONDS):
-                shown, shown_at = text, time.monotonic()
-                print(f"{text}, {counted.get(ROWS, 0):,} rows read", file=sys.stderr, flush=True)
+            bar.update(rows - bar.n)
+            if bar.disable and (state != last or time.monotonic() - said_at >= LINE_SECONDS):
+                last, said_at = state, time.monotonic()
+                print(f"{text}, {rows:,} rows read", file=sys.stderr, flush=True)
             time.sleep(POLL_SECONDS)
     counted = service.counters(job)
     print(f"ended      {state}: {counted.get(ROWS, 0):,} rows read, {counted.get(SHARDS, 0):,} shards written")

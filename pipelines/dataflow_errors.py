@@ -91,7 +91,7 @@ def _known(said: str, *, project: str, region: str) -> str:
     lower = said.lower()
     if "has not been used in project" in lower or "cloud apis need to be enabled" in lower:
         return _disabled(project)
-    if "regional endpoint" in lower or f"region {region}".lower() in lower and "invalid" in lower:
+    if "regional endpoint" in lower:
         return (
             f"region {region}: Dataflow knows no such region ({said}); 'gcloud compute regions list "
             f"--project={project}' lists them"

@@ -38,7 +38,11 @@ ENDED = (
 _ROOT = Path(__file__).parents[2]
 _SERVICE = "google.dataflow.v1beta3"
 _HTTP = {grpc.StatusCode.OK: 200, grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.UNAUTHENTICATED: 401}
-_HTTP |= {grpc.StatusCode.PERMISSION_DENIED: 403, grpc.StatusCode.NOT_FOUND: 404}
+_HTTP |= {
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+}
 _HTTP |= {grpc.StatusCode.RESOURCE_EXHAUSTED: 429, grpc.StatusCode.UNAVAILABLE: 503}
 
 
@@ -59,6 +63,7 @@ class Job:
     errors: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)  # states that somebody was told of
     asked_for_errors: int = 0
+    workers: int = 0  # processes that have run it
     process: subprocess.Popen[str] | None = None
     thread: threading.Thread | None = None
 
@@ -80,6 +85,8 @@ class Dataflow:
         refusals: by the name of a method, what it answers instead.
         developers: accounts that may submit jobs; None: all.
         says_why_after: how often somebody has to ask why a job has failed, as the log is behind the state.
+        script: where it holds anything, jobs are not run, and each look at one does the next thing in it: sets its
+            state, or calls what it holds.
     """
 
     def __init__(self, cloud: LocalCloud) -> None:
@@ -88,6 +95,7 @@ class Dataflow:
         self.refusals: dict[str, Refusal] = {}
         self.developers: set[str] | None = None
         self.says_why_after = 2
+        self.script: list[api.JobState | Callable[[Job], None]] = []
 
     def __enter__(self) -> "Dataflow":
         """Open it at its real address."""
@@ -219,13 +227,19 @@ class Dataflow:
         made.id, made.project_id, made.location = id_, request.project_id, request.location
         made.current_state = api.JobState.JOB_STATE_PENDING
         job = self.jobs[id_] = Job(made)
-        job.thread = threading.Thread(target=self._run, args=(job, request.job))
-        job.thread.start()
+        if not self.script:
+            job.thread = threading.Thread(target=self._run, args=(job, request.job))
+            job.thread.start()
         return made
 
     def _get(self, request: api.GetJobRequest) -> api.Job:
         job = self._job(request.job_id)
-        job.seen.append(job.state.name)
+        following = self.script.pop(0) if self.script else None
+        if isinstance(following, api.JobState):
+            job.state = following
+        elif following:
+            following(job)
+        job.seen.append(job.state.name.removeprefix("JOB_STATE_"))
         return job.description
 
     def _list(self, request: api.ListJobsRequest) -> api.ListJobsResponse:
@@ -294,6 +308,7 @@ class Dataflow:
                     job.state = api.JobState[f"JOB_STATE_{told['state']}"]
                 job.counters = [tuple(each) for each in told.get("counters", job.counters)]
                 job.errors += [told["error"]] if "error" in told else []
+                job.workers = told.get("workers", job.workers)
             failed = job.process.wait()
             log.seek(0)
             if failed and not job.errors:

@@ -51,7 +51,8 @@ def _run(job: Mapping[str, Any], folder: Path) -> None:
         assert environment.urn == common_urns.environments.DOCKER.urn, environment.urn
         environment.urn = python_urns.SUBPROCESS_SDK
         # -I: neither our environment variables nor our folder say what can be imported.
-        environment.payload = f"{python} -I -m apache_beam.runners.worker.sdk_worker_main".encode()
+        worker = f"echo $$ >>{folder}/workers; exec {python} -I -m apache_beam.runners.worker.sdk_worker_main"
+        environment.payload = worker.encode()
         del environment.dependencies[:]
     # JSON on the way here has made 300.0 of 300.
     whole = {
@@ -66,6 +67,7 @@ def _run(job: Mapping[str, Any], folder: Path) -> None:
     runner._num_workers = WORKERS
     _tell(state="RUNNING")
     runner.run_via_runner_api(graph, PipelineOptions(["--runner=FnApiRunner"]))
+    _tell(workers=len(set((folder / "workers").read_text().split())))
 
 
 class _Runner(fn_runner.FnApiRunner):

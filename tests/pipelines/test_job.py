@@ -1,7 +1,6 @@
 """The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
 
 import contextlib
-import csv
 import functools
 import gzip
 import io
@@ -23,27 +22,7 @@ from pipelines.clean import clean
 from pipelines.split import document_ids, held_out
 from records import command_line, disk, manifest, storage, tfrecord
 from records.manifest import SPLITS
-
-FILMS = ["film", "movie", "picture", "story", "thriller", "drama"]
-VERDICTS = ["awesome", "dull", "great", "bad", "long", "fine", "touching", "clumsy"]
-
-
-def review(number):
-    """Return a text of 4 to some 60 words that only this number has."""
-    draw = random.Random(f"review {number}")
-    clauses = [f"the {draw.choice(FILMS)} was {draw.choice(VERDICTS)}" for _ in range(draw.randint(1, 12))]
-    return f"Review {number}: " + ", and ".join(clauses) + "."
-
-
-REVIEWS = [review(number) for number in range(300)]
-
-
-def write_csv(path, texts, *, header=("row_Number", "text", "polarity")):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([number, text, 1] for number, text in enumerate(texts))
-    return str(path)
+from tests.pipelines.made import REVIEWS, data_part, shards_of, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +44,6 @@ def run(tmp_path, tokenizer_folder, capsys):
         return status, printed.out, printed.err
 
     return run
-
-
-def shards_of(folder):
-    """Return the bytes of all shards, by name."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.tfrecord"))}
-
-
-def data_part(folder):
-    return json.loads((Path(folder) / "manifest.json").read_text())["data"]
 
 
 def decoded(folder):
