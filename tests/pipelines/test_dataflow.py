@@ -1,8 +1,13 @@
 """The records job on Dataflow: the fake service at its real address runs what was staged, and nothing else."""
 
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
+import sys
+import termios
 from pathlib import Path
 
 import grpc
@@ -13,7 +18,7 @@ from pipelines import dataflow, engine
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.tokens import train
-from records import command_line
+from records import command_line, gcs
 from tests.cloud.cloud import ACCOUNT
 from tests.cloud.dataflow import Dataflow, Refusal, packages
 from tests.pipelines.made import REVIEWS, csv_of, data_part, in_folder, shards_of
@@ -180,6 +185,32 @@ def test_a_cancelled_job_makes_no_data_set(run, service, cloud):
     assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
 
 
+def read(terminal):
+    """Return what was written to a terminal, nothing once all was read."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+def test_on_a_terminal_there_is_a_bar(run, service, monkeypatch):
+    def count(job):
+        job.counters = [("Documents", "remask", "rows", 4321), ("Shards", "remask", "shards", 7)]
+        job.counters.append(("Documents", "others", "rows", 99999))
+
+    service.script = [RUNNING, count, *[RUNNING] * 4, CANCELLED]
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with open(ours, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert run()[0] == 1
+        os.set_blocking(terminal, False)
+        text = b"".join(iter(lambda: read(terminal), b"")).decode()
+    os.close(terminal)
+    assert "running, 7 shards written: 4.32k rows" in text
+    assert "99999" not in text
+
+
 def test_a_job_that_gets_no_machines_says_what_to_do(run, service):
     quota = (
         "Startup of the worker pool in zone us-central1-a failed to bring up any of the desired 1 workers. The project "
@@ -336,8 +367,7 @@ def test_a_package_that_is_not_there_or_cannot_be_built(run, tmp_path, monkeypat
 
 def test_no_credentials(run, monkeypatch):
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
-    monkeypatch.setattr(dataflow.gcs, "missing_permissions", lambda *_: [])
-    monkeypatch.setattr(dataflow.gcs, "location", lambda _: "us-central1")
+    gcs.client.cache_clear()
     status, _, err = run()
     assert (status, err) == (
         1,
