@@ -304,7 +304,7 @@ def _watch(service: Service, job: str) -> str:
             counted = service.counters(job)
             rows, shards = counted.get(ROWS, 0), f"{counted.get(SHARDS, 0):,} shards written"
             text = f"{state.lower().replace('_', ' ')}, {shards}"
-            bar.set_description(text)
+            bar.set_description_str(text)
             bar.update(rows - bar.n)
             if bar.disable and (state != last or time.monotonic() - said_at >= LINE_SECONDS):
                 last, said_at = state, time.monotonic()
