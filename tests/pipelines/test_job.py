@@ -22,7 +22,7 @@ from pipelines.clean import clean
 from pipelines.split import document_ids, held_out
 from records import command_line, disk, manifest, storage, tfrecord
 from records.manifest import SPLITS
-from tests.pipelines.made import REVIEWS, data_part, shards_of, write_csv
+from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,28 @@ def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run,
     letters = [(tmp_path / out / "dead_letters.jsonl").read_text() for out in ("out", "travelled")]
     assert letters[0] == letters[1]
     assert letters[0].count("\n") == 2
+
+
+@pytest.mark.cloud
+def test_a_local_run_from_and_into_a_bucket_keeps_its_blocks_here(run, tmp_path, cloud):
+    path = write_csv(tmp_path / "a.csv", [*REVIEWS, ""])
+    assert run("--csv", path)[0] == 0
+    cloud.storage.put("bucket", "in/a.csv", Path(path).read_bytes())
+    assert run("--csv", "gs://bucket/in/*.csv", "--out", "gs://bucket/out")[0] == 0
+    made = in_folder(cloud.storage.objects("bucket"), "out")
+    here = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name for name in made if name != "manifest.json"} == {name for name in here if name != "manifest.json"}
+    assert all(made[name] == content for name, content in here.items() if name != "manifest.json")
+    assert json.loads(made["manifest.json"])["data"] == data_part(tmp_path / "out")
+    assert not [entry for entry in cloud.log if ".block" in str(entry)]
+    status, _, err = run("--csv", path, "--out", "gs://bucket/out")
+    assert (status, err) == (
+        1,
+        "error: gs://bucket/out: it holds a data set already; choose another folder with OUT=, or replace it with "
+        "ARGS=--overwrite\n",
+    )
+    assert run("--csv", path, "--out", "gs://bucket/out", "--num_shards", "2", "--overwrite")[0] == 0
+    assert len(cloud.storage.objects("bucket", "out/train-")) == 2
 
 
 def test_records_in_a_shard_are_sorted_by_example_id_and_gzip_holds_the_same(run, tmp_path):
