@@ -56,6 +56,7 @@ class Shape(NamedTuple):
 
     folder: str  # of the data set
     blocks: str  # folder for block files; "": blocks travel, there is no disk that all workers share
+    piece_bytes: int  # of the input, at least, that a worker reads at once
     column: str
     encoding: str
     validation_fraction: float

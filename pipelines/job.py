@@ -33,6 +33,8 @@ from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
 _HEADERS_AT_ONCE = 16  # of files in buckets
+PIECE_BYTES = 4 << 20
+_PIECES = 100_000  # about, at most: of more text they are larger, and fewer files have to be cut
 _FANOUT = 16  # sums on the way to the sum of all, so that no worker adds up what all workers send
 
 
@@ -72,7 +74,10 @@ def build(pipeline: beam.Pipeline, shape: Shape, described: Data, about: dict[st
         | "List" >> beam.Create([shape.sources])
         | "Sources" >> beam.FlatMap(lambda path: enumerate(source.read_list(path)))
         | "Spread sources" >> beam.Reshuffle()
-        | "Pieces" >> beam.FlatMapTuple(lambda number, listed: split_source(listed.path, source=number))
+        | "Pieces"
+        >> beam.FlatMapTuple(
+            lambda number, listed: split_source(listed.path, source=number, piece_bytes=shape.piece_bytes)
+        )
         | "Spread" >> beam.Reshuffle()
     )
     documents = pieces | "Documents" >> beam.ParDo(TokenizePiece(shape)).with_outputs("rows", main="blocks")
@@ -148,8 +153,8 @@ def _make_room(folder: str) -> None:
         storage.remove(path)
 
 
-def _sources(options: RecordsOptions, folder: str) -> tuple[str, ...]:
-    """Return the input files, each found to have the column that is asked for.
+def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
+    """Return the input files, each found to have the column that is asked for, and how many bytes they have.
 
     The embedded reviews are written to `folder`.
     """
@@ -157,16 +162,15 @@ def _sources(options: RecordsOptions, folder: str) -> tuple[str, ...]:
         print(f"input: {sample.LABEL}")
         path = storage.join(folder, "sample.csv")
         sample.write_csv(path)
-        return (path,)
+        return (path,), storage.size(path)
     sources = find_sources(options.csv)
 
-    def check(path: str) -> None:
+    def checked_size(path: str) -> int:
         check_source(path, column=options.column, encoding=options.encoding)
+        return storage.size(path)
 
     with concurrent.futures.ThreadPoolExecutor(_HEADERS_AT_ONCE if storage.is_remote(sources[0]) else 1) as threads:
-        for _ in threads.map(check, sources):
-            pass
-    return sources
+        return sources, sum(threads.map(checked_size, sources))
 
 
 def _tokenizer(options: RecordsOptions, sources: Sequence[str]) -> TokenizerArtifact:
@@ -209,29 +213,29 @@ def _blocks(options: RecordsOptions) -> Iterator[str]:
 
 def _run(options: RecordsOptions, job: str, blocks: str) -> int | None:
     """Run the graph; return a status where the command is to end before the job does."""
-    sources = _sources(options, storage.join(options.folder, WORK))
+    sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
     _make_room(options.folder)
     artifact.save(options.folder)
-    shape, described, about = _described(options, artifact, job, blocks)
+    shape, described, about = _described(options, artifact, job, blocks, total_bytes)
     source.write_list(shape.sources, sources)
     return engine.run(
         lambda pipeline: build(pipeline, shape, described, about),
         options,
         job=job,
         blocks=blocks,
-        total_bytes=sum(map(storage.size, sources)) if blocks else 0,
+        total_bytes=total_bytes,
     )
 
 
 def _rehearse(options: RecordsOptions) -> int:
     """Do all that can be done without changing anything, and say what would be done."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = _sources(options, folder)
+        sources, total_bytes = _sources(options, folder)
         artifact = _tokenizer(options, sources)
-        shape, described, about = _described(options, artifact, "dry-run", "")
+        shape, described, about = _described(options, artifact, "dry-run", "", total_bytes)
         engine.rehearse(lambda pipeline: build(pipeline, shape, described, about), options)
-    print(f"input      {len(sources)} files, the first is {sources[0]}")
+    print(f"input      {len(sources):,} files of {total_bytes / 1e6:,.1f} MB, the first is {sources[0]}")
     print(f"tokenizer  {artifact.name}: {artifact.vocab_size:,} tokens")
     print(f"output     {options.folder}")
     print("nothing was written or submitted; without --dry_run it would be")
@@ -239,12 +243,13 @@ def _rehearse(options: RecordsOptions) -> int:
 
 
 def _described(
-    options: RecordsOptions, artifact: TokenizerArtifact, job: str, blocks: str
+    options: RecordsOptions, artifact: TokenizerArtifact, job: str, blocks: str, total_bytes: int
 ) -> tuple[Shape, Data, dict[str, Any]]:
     """Return the shape of the data, its description as far as it is known, and what the manifest says of the job."""
     shape = Shape(
         folder=options.folder,
         blocks=blocks,
+        piece_bytes=max(PIECE_BYTES, total_bytes // _PIECES),
         column=options.column,
         encoding=options.encoding,
         validation_fraction=options.validation_fraction,

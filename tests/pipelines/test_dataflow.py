@@ -234,7 +234,7 @@ def test_a_rehearsal_looks_at_everything_and_changes_nothing(run, service, cloud
     assert asked(cloud) == ["ListJobs"]
     assert "  --max_num_workers=8\n" in out
     assert f"  --setup_file={Path(__file__).parents[2] / 'setup.py'}\n" in out
-    assert "input      2 files, the first is gs://bucket/in/a.csv\n" in out
+    assert "input      2 files of 0.1 MB, the first is gs://bucket/in/a.csv\n" in out
     assert "output     gs://bucket/records/records\n" in out
     status, _, err = run("--dry_run", "--column=review")
     assert status == 1

@@ -123,7 +123,7 @@ def test_a_rehearsal_changes_nothing(run, tmp_path):
     path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
     status, out, err = run("--dry_run", csv=path)
     assert (status, err) == (0, "")
-    assert re.search(rf"^input +1 files, the first is {path}\n", out, re.MULTILINE)
+    assert re.search(rf"^input +1 files of 0.0 MB, the first is {path}\n", out, re.MULTILINE)
     assert out.endswith("nothing was written or submitted; without --dry_run it would be\n")
     assert not (tmp_path / "out").exists()
 

@@ -1,7 +1,6 @@
 """The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
 
 import contextlib
-import functools
 import gzip
 import io
 import json
@@ -150,8 +149,7 @@ def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run,
         file.write("too,many,fields,here\n")
     packed = gzip.compress((tmp_path / "b.csv").read_bytes())
     (tmp_path / "c.csv.gz").write_bytes(packed)
-    split = job.split_source
-    monkeypatch.setattr(job, "split_source", functools.partial(split, piece_bytes=2_000))
+    monkeypatch.setattr(job, "PIECE_BYTES", 2_000)
     assert run("--csv", tmp_path / "*.csv*")[0] == 0
     monkeypatch.setattr(job, "_blocks", lambda options: contextlib.nullcontext(""))
     assert run("--csv", tmp_path / "*.csv*", out="travelled")[0] == 0

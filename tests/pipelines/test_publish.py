@@ -27,7 +27,7 @@ def shape(request, tmp_path):
         request.getfixturevalue("cloud")
         folder = "gs://bucket/out"
     job = claim.take(f"{folder}/.work", take_over=False, ends_with_us=True)
-    shape = Shape(folder, "", "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), job)
+    shape = Shape(folder, "", 1 << 20, "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), job)
     source.write_list(shape.sources, ["/in/a.csv", "/in/b/c.csv"])
     storage.write_bytes(f"{folder}/{SHARD.file}", CONTENT)
     storage.write_bytes(f"{shape.letters}/000001-0.jsonl", b"second\n")
