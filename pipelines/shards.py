@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.blocks import Slice, read_slices, token_type, without_duplicates
+from pipelines.blocks import Slice, read_slices, token_type
 from pipelines.config import MAX_SHARDS
 from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
 from records import example, storage, tfrecord
@@ -118,7 +118,7 @@ def write_shard(folder: str, key: ShardKey, parts: Iterable[Slice], *, layout: L
         parts: of blocks; in any order, the bytes written are the same.
         layout: of the sequences.
     """
-    read, duplicates = without_duplicates(read_slices(parts, dtype=token_type(layout.vocab_size)))
+    read, duplicates = read_slices(parts, dtype=token_type(layout.vocab_size))
     cut = windows(read.length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
     made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
 
@@ -147,9 +147,8 @@ def write_shard(folder: str, key: ShardKey, parts: Iterable[Slice], *, layout: L
         sum64=total.hexdigest(),
     )
     used = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
-    columns = _counts(read.source), _counts(duplicates), _counts(read.source, read.length - used)
-    of_any = sorted(set().union(*columns))
-    return Written(key.split, shard, {source: Kept(*(each.get(source, 0) for each in columns)) for source in of_any})
+    cut_off = np.bincount(read.source, weights=read.length - used).astype(np.int64)
+    return Written(key.split, shard, _by_source(np.bincount(read.source), duplicates, cut_off))
 
 
 def _filled(
@@ -166,6 +165,7 @@ def _chunk(made: Sequences, start: int, count: int) -> Sequences:
     return Sequences(made.window[first[0] : first[-1]], first - first[0], made.example_id[start:stop])
 
 
-def _counts(sources: NDArray[np.integer], weights: NDArray[np.integer] | None = None) -> dict[int, int]:
-    totals = np.bincount(sources, weights=weights)
-    return {int(source): int(totals[source]) for source in np.flatnonzero(totals)}
+def _by_source(*columns: NDArray[np.int64]) -> dict[int, Kept]:
+    """Return what became of the documents of each source that has any, from counts by source, of any lengths."""
+    counts = np.array([np.pad(column, (0, max(map(len, columns)) - len(column))) for column in columns]).T
+    return {int(source): Kept(*counts[source].tolist()) for source in np.flatnonzero(counts.any(axis=1))}
