@@ -201,8 +201,15 @@ def _read(parts: Sequence[Slice], dtype: np.dtype[np.unsignedinteger]) -> Docume
 
 def _merged(one: Documents, other: Documents) -> Documents:
     """Return the documents of both."""
-    other = other._replace(offset=other.offset + len(one.tokens))
-    return _sorted(Documents(*map(np.concatenate, zip(one, other, strict=True))))
+    return _sorted(
+        Documents(
+            np.concatenate((one.ids, other.ids)),
+            np.concatenate((one.source, other.source)),
+            np.concatenate((one.length, other.length)),
+            np.concatenate((one.offset, other.offset + len(one.tokens))),
+            np.concatenate((one.tokens, other.tokens)),
+        )
+    )
 
 
 def _sorted(read: Documents) -> Documents:
