@@ -34,7 +34,7 @@ PATIENCE = 60.0
 _DONE, _CANCELLED = "DONE", "CANCELLED"
 _ENDED = (_DONE, "FAILED", _CANCELLED, "UPDATED", "DRAINED")
 _NAME = 40  # characters of a data set's name in that of a job
-_STAGING = (api.JobsV1Beta3Client, api.MetricsV1Beta3Client, api.MessagesV1Beta3Client)
+_CLIENTS = (api.JobsV1Beta3Client, api.MetricsV1Beta3Client, api.MessagesV1Beta3Client)
 
 
 class Service:
@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, options: RecordsOptions) -> None:
         self._options, self._credentials = options, credentials.find()
-        self._jobs, self._metrics, self._messages = (client(credentials=self._credentials) for client in _STAGING)
+        self._jobs, self._metrics, self._messages = (client(credentials=self._credentials) for client in _CLIENTS)
         self._where = {"project_id": options.project, "location": options.region}
         unwell = retry.if_exception_type(
             exceptions.ServiceUnavailable, exceptions.InternalServerError, exceptions.TooManyRequests
@@ -197,7 +197,6 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
         return 0
     try:
         state = _watch(service, id_)
-        said = [] if state in (_DONE, _CANCELLED) else _reasons(service, id_)
     except KeyboardInterrupt:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
         return 130
@@ -209,6 +208,7 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
         return None
     if state == _CANCELLED:
         raise RemaskError(f"job {id_} was cancelled; the same command runs it again")
+    said = _reasons(service, id_)
     if told := next((told for text in said if (told := engine.message(text))), ""):
         raise RemaskError(told)
     why = dataflow_errors.failure(
@@ -316,8 +316,10 @@ def _watch(service: Service, job: str) -> str:
 
 
 def _reasons(service: Service, job: str) -> list[str]:
-    """Return what a job says of its failure, which it may take some time to say."""
+    """Return what a job says of its failure, which it may take some time to say; nothing where nobody can be asked."""
     until = time.monotonic() + PATIENCE
-    while not (said := service.errors(job)) and time.monotonic() < until:
-        time.sleep(POLL_SECONDS)
+    said: list[str] = []
+    with contextlib.suppress(exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError):
+        while not (said := service.errors(job)) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
     return said

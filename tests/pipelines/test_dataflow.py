@@ -226,6 +226,15 @@ def test_a_job_that_gets_no_machines_says_what_to_do(run, service):
     )
 
 
+def test_a_failure_of_which_nothing_is_said(run, service, cloud, monkeypatch):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.script = [FAILED]
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines()[-1] == f"error: job {JOB} has ended as FAILED: it does not say why. All it said: {LOOK}"
+    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+
+
 def test_a_rehearsal_looks_at_everything_and_changes_nothing(run, service, cloud):
     before = cloud.storage.objects("bucket")
     status, out, err = run("--dry_run", workers=8)
