@@ -17,11 +17,15 @@ HOW_TO_GET = (
 )
 
 
+class Missing(RemaskError):
+    """There are no credentials."""
+
+
 def find() -> Any:
     """Return credentials, of google-auth's.
 
     Raises:
-        RemaskError: there are none, or they cannot be read.
+        Missing: there are none, or they cannot be read.
     """
     given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     # Left to itself, google-auth asks for a metadata server that is not there, for 18 s.
@@ -30,12 +34,12 @@ def find() -> Any:
         and not os.path.isfile(_cloud_sdk.get_application_default_credentials_path())
         and not on_google_cloud()
     ):
-        raise RemaskError(f"no credentials for Google Cloud; {HOW_TO_GET}")
+        raise Missing(f"no credentials for Google Cloud; {HOW_TO_GET}")
     try:
         found, _ = google.auth.default(scopes=_SCOPES)
     except exceptions.DefaultCredentialsError as error:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
-        raise RemaskError(f"{where}: cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
+        raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
     return found
 
 

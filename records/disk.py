@@ -66,9 +66,15 @@ def crc32c(path: str) -> str:
     return f"{checksum:08x}"
 
 
+def read_bytes(path: str) -> bytes:
+    """Return the content of a file."""
+    with explaining(path):
+        return local(path).read_bytes()
+
+
 @contextlib.contextmanager
-def open_read(path: str) -> Iterator[IO[bytes]]:
-    """Open a file to read."""
+def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to read; the system itself knows how far to read ahead."""
     with explaining(path), local(path).open("rb") as file:
         yield file
 
