@@ -14,12 +14,13 @@ import io
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import google_crc32c
-from google.api_core.exceptions import from_http_response
+from google.api_core.exceptions import NotFound, from_http_response
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -30,8 +31,9 @@ from records.errors import Changed, RemaskError
 from records.paths import CLOUD, TEMPORARY, File, parts
 from records.ranges import Ranges
 
-PATIENCE = 120.0
-"""Seconds for which a request is repeated while the service has no good answer."""
+PATIENCE, FIRST_PATIENCE = 120.0, 15.0
+"""Seconds for which a request is repeated while the service has no good answer; the second, while it has not answered
+this process at all: then it is the network."""
 
 AT_ONCE = 8
 """Transfers at the same time, where many objects are read or removed."""
@@ -47,6 +49,8 @@ _LISTED = "items(name,size,crc32c),nextPageToken"  # a tenth of what a listing s
 READ = ("storage.objects.get", "storage.objects.list")
 WRITE = ("storage.objects.create", "storage.objects.delete")
 
+_answered = threading.Event()  # the service, at least once
+
 
 @functools.cache
 def client() -> storage.Client:
@@ -58,6 +62,7 @@ def client() -> storage.Client:
     found = credentials.find()
     session = AuthorizedSession(found)
     session.mount("https://", HTTPAdapter(pool_maxsize=4 * AT_ONCE))  # connections that are kept, and not made anew
+    session.hooks["response"].append(lambda *answer, **options: _answered.set())
     return storage.Client(project=None, credentials=found, _http=session)
 
 
@@ -113,7 +118,7 @@ def crc32c(path: str) -> str:
 def read_bytes(path: str) -> bytes:
     """Return the content of an object."""
     with _explaining(path):
-        blob = client().bucket(parts(path)[0]).blob(parts(path)[1])
+        blob = _blob(path)
         content: bytes = blob.download_as_bytes(raw_download=True, checksum=None, **_persistent())
         # Not the library's own check: it leaves out downloads that had to be resumed.
         _check(path, google_crc32c.value(content), blob)
@@ -130,29 +135,20 @@ def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
     """
     with _explaining(path):
         blob = _existing(path)
-
-        def fetch(start: int, stop: int) -> bytes:
-            with _explaining(path):
-                content: bytes = blob.download_as_bytes(
-                    start=start, end=stop - 1, raw_download=True, checksum=None, **_persistent()
-                )
-                if len(content) != stop - start:
-                    raise RemaskError(
-                        f"{path}: asked for bytes {start:,} to {stop:,}, {len(content):,} arrived; try again"
-                    )
-                return content
-
-        def whole(crc: int) -> None:
-            _check(path, crc, blob)
-
-        with Ranges(fetch, int(blob.size), whole=whole, until=until) as ranges, io.BufferedReader(ranges) as file:
+        ranges = Ranges(
+            functools.partial(_range, path, blob),
+            int(blob.size),
+            whole=lambda crc: _check(path, crc, blob),
+            until=until,
+        )
+        with ranges, io.BufferedReader(ranges, _BUFFER) as file:
             yield file
 
 
 @contextlib.contextmanager
 def open_write(path: str) -> Iterator[IO[bytes]]:
     """Open an object that appears when the block ends well, and not at all when it does not."""
-    parts(path)
+    _blob(path)
     with disk.explaining(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         yield file  # type: ignore[misc]  # of which it has all methods
         with _explaining(path):
@@ -219,10 +215,10 @@ def fetch(paths: Sequence[str], folder: str) -> list[str]:
 
 def remove(path: str) -> None:
     """Remove an object, or all below that name."""
-    bucket, name = parts(path)
     with _explaining(path):
-        names = [blob.name for blob in _list(bucket, _folder(name))]
-        _delete(client().bucket(bucket), [*names, *([name] if name and not name.endswith("/") else [])])
+        named = _blob(path)
+        names = [blob.name for blob in _list(named.bucket.name, _folder(named.name))]
+        _delete(named.bucket, [*names, *([] if path.endswith("/") else [named.name])])
 
 
 def missing_permissions(bucket: str, wanted: Sequence[str] = (*READ, *WRITE)) -> list[str]:
@@ -242,11 +238,22 @@ def location(bucket: str) -> str:
         return str(client().get_bucket(bucket, **_persistent()).location).lower()
 
 
+def _range(path: str, blob: storage.Blob, start: int, stop: int) -> bytes:
+    """Return the bytes from `start` to before `stop` of an object that was looked at before."""
+    with _explaining(path):
+        try:
+            content: bytes = blob.download_as_bytes(
+                start=start, end=stop - 1, raw_download=True, checksum=None, **_persistent()
+            )
+        except NotFound as error:  # it names the generation
+            raise Changed(f"{path}: replaced or removed while it was read; run the same command again") from error
+        if len(content) != stop - start:
+            raise RemaskError(f"{path}: asked for bytes {start:,} to {stop:,}, {len(content):,} arrived; try again")
+        return content
+
+
 def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> None:
-    bucket, name = parts(path)
-    if not name:
-        raise RemaskError(f"{path}: names a bucket and no object in it, expected one like {path.rstrip('/')}/records")
-    blob = client().bucket(bucket).blob(name, chunk_size=_CHUNK)
+    blob = _blob(path, chunk_size=_CHUNK)
     wanted = {} if generation is None else {"if_generation_match": generation}
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -268,9 +275,23 @@ def _holds(path: str, crc: int) -> bool:
     return blob is not None and _hexadecimal(blob.crc32c) == f"{crc:08x}"
 
 
-def _get(path: str) -> storage.Blob | None:
+def _blob(path: str, **options: Any) -> storage.Blob:
+    """Return the object of a path, of which the service has not been asked."""
     bucket, name = parts(path)
-    return client().bucket(bucket).get_blob(name, **_persistent())
+    if not name.strip("/"):  # to remove it would be to empty the bucket
+        raise RemaskError(f"{path}: names a bucket and nothing in it, expected a path like {CLOUD}{bucket}/records")
+    return client().bucket(bucket).blob(name, **options)
+
+
+def _get(path: str) -> storage.Blob | None:
+    blob = _blob(path)
+    try:
+        blob.reload(**_persistent())
+    except NotFound as error:
+        if cloud_errors.is_bucket_missing(error):
+            raise
+        return None
+    return blob
 
 
 def _existing(path: str) -> storage.Blob:
@@ -337,7 +358,7 @@ def _persistent() -> dict[str, Any]:
 
 
 def _retry() -> Any:
-    return DEFAULT_RETRY.with_timeout(PATIENCE)
+    return DEFAULT_RETRY.with_timeout(PATIENCE if _answered.is_set() else FIRST_PATIENCE)
 
 
 @contextlib.contextmanager
@@ -349,7 +370,8 @@ def _explaining(path: str) -> Iterator[None]:
     except RemaskError:
         raise
     except Exception as error:
-        explained = cloud_errors.explained(path, error, patience=PATIENCE)
+        account = credentials.account(client()._credentials) if client.cache_info().currsize else ""
+        explained = cloud_errors.explained(path, error, account=account)
         if explained is None:
             raise
         raise explained from error
