@@ -119,7 +119,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
             else:
                 os.link(new, target)  # fails where there is a file
         except FileExistsError:
-            raise Changed(f"{path}: somebody else has written it meanwhile") from None
+            raise Changed(f"{path}: somebody else has written it meanwhile; run the same command again") from None
         finally:
             with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
                 new.unlink()

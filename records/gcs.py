@@ -266,7 +266,7 @@ def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> Non
             raise
         file.seek(0)
         if not _holds(path, google_crc32c.value(file.read())):
-            raise Changed(f"{path}: somebody else has written it meanwhile") from error
+            raise
 
 
 def _holds(path: str, crc: int) -> bool:
