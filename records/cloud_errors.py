@@ -1,6 +1,7 @@
 """What errors of Google Cloud Storage mean to the user, and which command mends them."""
 
 import http.client
+import json
 import os
 import re
 
@@ -173,5 +174,5 @@ def _said(error: BaseException) -> str:
         text = error.response.text
     found = re.search(r'"message": "((?:[^"\\]|\\.)*)"', text)
     if found:
-        return found[1]
+        return str(json.loads(f'"{found[1]}"'))
     return re.sub(r"^\d{3} (?:GET|POST|PUT|DELETE|HEAD|PATCH) \S+: ", "", credentials.first_line(error))

@@ -1,7 +1,9 @@
 """Who we are to Google Cloud: found, or found missing, within a second."""
 
 import http.client
+import logging
 import os
+import warnings
 from typing import Any
 
 import google.auth
@@ -35,8 +37,12 @@ def find() -> Any:
         and not on_google_cloud()
     ):
         raise Missing(f"no credentials for Google Cloud; {HOW_TO_GET}")
+    # It would warn that there is no project to pay for requests: objects are paid for by the project of their bucket.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
     try:
-        found, _ = google.auth.default(scopes=_SCOPES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found, _ = google.auth.default(scopes=_SCOPES)
     except exceptions.DefaultCredentialsError as error:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
         raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error

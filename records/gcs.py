@@ -11,6 +11,7 @@ import base64
 import contextlib
 import functools
 import io
+import logging
 import os
 import shutil
 import tempfile
@@ -62,6 +63,7 @@ def client() -> storage.Client:
     found = credentials.find()
     session = AuthorizedSession(found)
     session.mount("https://", HTTPAdapter(pool_maxsize=4 * AT_ONCE))  # connections that are kept, and not made anew
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would announce each retry
     session.hooks["response"].append(lambda *answer, **options: _answered.set())
     return storage.Client(project=None, credentials=found, _http=session)
 
@@ -173,7 +175,9 @@ def append(path: str, content: bytes) -> None:
         bucket, (name, added) = held.bucket, (parts(each)[1] for each in (path, more))
         crc = google_crc32c.extend(int(_hexadecimal(held.crc32c), 16), content)
         try:
-            bucket.blob(name).compose([held, bucket.blob(added)], if_generation_match=held.generation, **_persistent())
+            bucket.blob(name).compose(
+                [bucket.blob(name), bucket.blob(added)], if_generation_match=held.generation, **_persistent()
+            )
         except Exception as error:
             if not cloud_errors.is_precondition(error) or not _holds(path, crc):
                 raise
