@@ -11,7 +11,7 @@ from records.reader import open_data_set
 from trainer import accelerator, checks, pretrained, runs
 from trainer.checkpoint import Evaluation
 from trainer.config import SAMPLE, EvaluateOptions
-from trainer.data import eval_batches
+from trainer.data import dealt, eval_batches
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
 from trainer.step import Batch
@@ -29,9 +29,11 @@ def main(options: EvaluateOptions) -> None:
     with strategy.scope():
         model = BertMaskedLM(start.config, seed=0, dtype=options.dtype)
         pretrained.read_weights(model, start, say=print)
-    batches = eval_batches(data_set, global_batch_size=options.global_batch_size)
+    batches = dealt(
+        strategy, lambda share: eval_batches(data_set, global_batch_size=options.global_batch_size, share=share)
+    )
     with checks.errors_explained(data_set):
-        found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
+        found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
     print(
         f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {data}, "

@@ -5,7 +5,7 @@ import tensorflow as tf
 from records.reader import open_data_set
 from trainer.accelerator import choose_strategy
 from trainer.config import EvaluateOptions, ModelConfig
-from trainer.data import eval_batches
+from trainer.data import dealt, eval_batches
 from trainer.evaluate import Evaluator, main
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
@@ -17,8 +17,9 @@ def evaluated(folder, *, replicas=1, global_batch_size=16):
     strategy = choose_strategy(devices=replicas)
     with strategy.scope():
         model = BertMaskedLM(CONFIG, seed=3)
-    batches = eval_batches(open_data_set(folder), global_batch_size=global_batch_size)
-    return Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches), step=5)
+    data_set = open_data_set(folder)
+    batches = dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=global_batch_size, share=share))
+    return Evaluator(strategy, model)(batches, step=5)
 
 
 @pytest.fixture(scope="module")
