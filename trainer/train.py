@@ -1,5 +1,6 @@
 """Training, from a data set and a model's name to an exported model. `train` is the whole flow, from top to bottom."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import tensorflow as tf
 from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ModelConfig, TrainOptions
+from trainer.config import ModelConfig, TrainOptions, usual_dtype
 from trainer.data import dealt, eval_batches, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
@@ -40,6 +41,7 @@ def train(
         RemaskError: something does not match, a shard is damaged, or the loss is no number any more.
     """
     began = time.monotonic()
+    options = dataclasses.replace(options, dtype=options.dtype or usual_dtype(options.tpu))
     # What needs no accelerator comes first: to be refused then costs seconds.
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
