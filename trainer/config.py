@@ -8,6 +8,7 @@ from typing import Any
 
 from records.command_line import option, require
 from records.errors import RemaskError
+from records.paths import is_remote
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options to start from: `sample` trains a tiny BERT on the embedded corpus in a minute; `article` is the reference."""
 
-CONTINUABLE = ("data", "run_dir", "steps_per_loop", "keep_checkpoints", "probes", "tpu", "devices")
+CONTINUABLE = (
+    "data",
+    "run_dir",
+    "steps_per_loop",
+    "keep_checkpoints",
+    "probes",
+    "tpu",
+    "zone",
+    "project",
+    "devices",
+)
 """Options that may differ when a run is continued: they change how it is watched, not what it computes. (Of the data,
 the digest of its manifest must be the same, wherever it lies.)"""
 
@@ -114,6 +125,24 @@ GLOBAL_BATCH_SIZE = 64
 """Sequences a step, where neither batch size is given."""
 
 DTYPES = ("float32", "mixed_bfloat16")
+
+LOCAL = "local"
+"""What `tpu` calls the TPU of the machine that asks."""
+
+
+def usual_dtype(tpu: str) -> str:
+    """Return the arithmetic where none is asked for.
+
+    >>> usual_dtype(""), usual_dtype("local")
+    ('float32', 'mixed_bfloat16')
+    """
+    return "mixed_bfloat16" if tpu else "float32"
+
+
+_DTYPE_HELP = f"when empty, {usual_dtype(LOCAL)} on a TPU and {usual_dtype('')} elsewhere"
+_TPU_HELP = f"{LOCAL}, on a TPU VM; else the name of a TPU, or grpc://ADDRESS:PORT of its hosts, separated by commas"
+_ZONE_HELP = "zone of the TPU; all are searched when empty"
+_PROJECT_HELP = "project of the TPU; that of the credentials when empty"
 
 
 @dataclass(frozen=True)
@@ -159,10 +188,12 @@ class TrainOptions:
     mask_rate: float = option(0.15, "share of the tokens that the model must fill in while it trains", group="masks")
     whole_word: bool = option(False, "mask the pieces of a word together", group="masks")
     dropout: float = option(-1.0, "dropout of the model; -1 is what its config says", group="model")
-    dtype: str = option("float32", "arithmetic", group="model", choices=DTYPES)
+    dtype: str = option("", f"arithmetic; {_DTYPE_HELP}", group="model", choices=DTYPES)
     seed: int = option(0, "of the order, the masks, the dropout and fresh weights", group="model")
     shuffle_examples: int = option(65536, "sequences that are shuffled together", group="input")
-    tpu: str = option("", "local, on a TPU VM, to train on its TPU", group="devices", metavar="local")
+    tpu: str = option("", _TPU_HELP, group="devices", metavar="local|NAME")
+    zone: str = option("", _ZONE_HELP, group="devices")
+    project: str = option("", _PROJECT_HELP, group="devices")
     devices: int = option(0, "replicas to train on; 0 is every GPU, or else one CPU", group="devices")
     probes: tuple[str, ...] = option(
         PROBES, "sentences with a [MASK] to fill at each evaluation", group="what", metavar="TEXT"
@@ -200,15 +231,51 @@ class TrainOptions:
         require(self.clip_norm > 0, "clip_norm", self.clip_norm, "more than 0")
         require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
         require(self.dropout == -1 or 0 <= self.dropout < 1, "dropout", self.dropout, "-1, or 0 <= dropout < 1")
-        require(self.devices >= 0, "devices", self.devices, "0 or more")
-        require(not (self.tpu and self.devices), "devices", self.devices, "none beside tpu, whose cores are all used")
-        require(
-            self.tpu in ("", "local"),
-            "tpu",
-            self.tpu,
-            "local, on a TPU VM: in this version records and runs lie on the local disk, which no other TPU can see",
-        )
+        _require_devices(self)
+        if is_remote_tpu(self.tpu):
+            require(
+                is_remote(self.run_dir),
+                "run_dir",
+                self.run_dir,
+                f"a folder in a bucket, as in RUN=gs://BUCKET/run, since TPU {self.tpu} is another machine, and the "
+                f"run is to go on wherever it is continued from",
+            )
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+
+
+def is_remote_tpu(tpu: str) -> bool:
+    """Say whether an option `tpu` names a TPU of other machines than this.
+
+    >>> is_remote_tpu("node-1"), is_remote_tpu("local"), is_remote_tpu("")
+    (True, False, False)
+    """
+    return tpu not in ("", LOCAL)
+
+
+def _require_devices(options: "TrainOptions | EvaluateOptions") -> None:
+    """Refuse options of the devices that contradict each other, or the data."""
+    tpu = options.tpu
+    require(options.devices >= 0, "devices", options.devices, "0 or more")
+    require(not (tpu and options.devices), "devices", options.devices, "none beside tpu, whose cores are all used")
+    for name in ("zone", "project"):
+        value = getattr(options, name)
+        require(not value or is_remote_tpu(tpu), name, value, "none unless tpu is the name of a TPU: give TPU=")
+    if options.data:
+        require_within_reach(options.data, tpu)
+
+
+def require_within_reach(data: str, tpu: str) -> None:
+    """Refuse a data set that a TPU cannot read.
+
+    Raises:
+        RemaskError: the TPU is another machine, and the data set lies on the disk of this one.
+    """
+    require(
+        not is_remote_tpu(tpu) or is_remote(data),
+        "data",
+        data,
+        f"a folder in a bucket, as in DATA=gs://BUCKET/records, since the hosts of TPU {tpu} read it themselves",
+    )
 
 
 @dataclass(frozen=True)
@@ -225,12 +292,15 @@ class EvaluateOptions:
     run_dir: str = option("out/sample-run", "evaluate the model that this run exported", metavar="DIR")
     model: str = option("", "evaluate this folder or hub name instead", metavar="NAME|DIR")
     global_batch_size: int = option(GLOBAL_BATCH_SIZE, "sequences at a time, over all replicas")
-    dtype: str = option("float32", "arithmetic", choices=DTYPES)
+    dtype: str = option("", f"arithmetic; {_DTYPE_HELP}", choices=DTYPES)
+    tpu: str = option("", _TPU_HELP, metavar="local|NAME")
+    zone: str = option("", _ZONE_HELP)
+    project: str = option("", _PROJECT_HELP)
     devices: int = option(0, "replicas; 0 is every GPU, or else one CPU")
 
     def __post_init__(self) -> None:
         require(self.global_batch_size >= 1, "global_batch_size", self.global_batch_size, "at least 1")
-        require(self.devices >= 0, "devices", self.devices, "0 or more")
+        _require_devices(self)
 
 
 @dataclass(frozen=True)

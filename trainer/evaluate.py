@@ -10,8 +10,8 @@ import tensorflow as tf
 from records.reader import open_data_set
 from trainer import accelerator, checks, pretrained, runs
 from trainer.checkpoint import Evaluation
-from trainer.config import SAMPLE, EvaluateOptions
-from trainer.data import eval_batches
+from trainer.config import SAMPLE, EvaluateOptions, require_within_reach, usual_dtype
+from trainer.data import dealt, eval_batches
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
 from trainer.step import Batch
@@ -21,17 +21,20 @@ def main(options: EvaluateOptions) -> None:
     """Evaluate a model in HuggingFace's layout, and print the figures."""
     name = options.model or runs.exported(options.run_dir)
     data = options.data or (SAMPLE if options.model else runs.existing(options.run_dir)["options"]["data"])
+    require_within_reach(data, options.tpu)
     data_set = open_data_set(data)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
     strategy = accelerator.choose_strategy(devices=options.devices)
     checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
-        model = BertMaskedLM(start.config, seed=0, dtype=options.dtype)
+        model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
         pretrained.read_weights(model, start, say=print)
-    batches = eval_batches(data_set, global_batch_size=options.global_batch_size)
+    batches = dealt(
+        strategy, lambda share: eval_batches(data_set, global_batch_size=options.global_batch_size, share=share)
+    )
     with checks.errors_explained(data_set):
-        found = Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches))
+        found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
     print(
         f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {data}, "

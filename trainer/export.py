@@ -126,7 +126,8 @@ def _metrics(by_step: Mapping[int, Evaluation], step: int) -> list[tuple[str, ..
 
 
 def _shown_options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    hidden = {"data", "run_dir", "probes", "tpu", "devices"}  # about the machine and the watching, not the model
+    # about the machine and the watching, not the model
+    hidden = {"data", "run_dir", "probes", "tpu", "zone", "project", "devices"}
     return [
         (name, f"`{_name(value) if name == 'model' else value}`")
         for name, value in options.items()

@@ -1,5 +1,7 @@
 """Training, from a data set and a model's name to an exported model. `train` is the whole flow, from top to bottom."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -9,8 +11,8 @@ import tensorflow as tf
 from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ModelConfig, TrainOptions
-from trainer.data import eval_batches, train_batches
+from trainer.config import ModelConfig, TrainOptions, usual_dtype
+from trainer.data import dealt, eval_batches, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
@@ -39,6 +41,7 @@ def train(
         RemaskError: something does not match, a shard is damaged, or the loss is no number any more.
     """
     began = time.monotonic()
+    options = dataclasses.replace(options, dtype=options.dtype or usual_dtype(options.tpu))
     # What needs no accelerator comes first: to be refused then costs seconds.
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
@@ -90,7 +93,7 @@ def train(
             loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
             batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
             evaluate=Evaluator(strategy, model),
-            held_out=strategy.experimental_distribute_dataset(eval_batches(data_set, global_batch_size=batch_size)),
+            held_out=dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=batch_size, share=share)),
             fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
             learning_rate=lambda step: float(schedule(step)),
             progress=progress,
@@ -156,7 +159,8 @@ def _train_batches(
 ) -> Iterator[Batch]:
     if start_step == options.train_steps:  # only the export was missing
         return iter(())
-    batches = train_batches(
+    batches = functools.partial(
+        train_batches,
         data_set,
         global_batch_size=batch_size,
         start_step=start_step,
@@ -165,7 +169,7 @@ def _train_batches(
         masking=_masking(options),
         shuffle_examples=options.shuffle_examples,
     )
-    return iter(strategy.experimental_distribute_dataset(batches))
+    return iter(dealt(strategy, lambda share: batches(share=share)))
 
 
 def _masking(options: TrainOptions) -> Masking:

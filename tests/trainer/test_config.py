@@ -93,9 +93,22 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
         ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
         ({"dropout": 1.0}, "dropout: found 1.0, expected -1, or 0 <= dropout < 1"),
         (
-            {"tpu": "pod"},
-            "tpu: found pod, expected local, on a TPU VM: in this version records and runs lie on the local disk, "
-            "which no other TPU can see",
+            {"tpu": "node-1"},
+            "data: found out/sample, expected a folder in a bucket, as in DATA=gs://BUCKET/records, since the hosts of "
+            "TPU node-1 read it themselves",
+        ),
+        (
+            {"tpu": "grpc://10.0.0.2:8470", "data": "gs://bucket/records"},
+            "run_dir: found out/sample-run, expected a folder in a bucket, as in RUN=gs://BUCKET/run, since TPU "
+            "grpc://10.0.0.2:8470 is another machine, and the run is to go on wherever it is continued from",
+        ),
+        (
+            {"zone": "us-central1-b"},
+            "zone: found us-central1-b, expected none unless tpu is the name of a TPU: give TPU=",
+        ),
+        (
+            {"tpu": "local", "project": "mine"},
+            "project: found mine, expected none unless tpu is the name of a TPU: give TPU=",
         ),
         ({"tpu": "local", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
         ({"seed": -1}, "seed: found -1, expected 0 to 2**63 - 1"),
@@ -117,4 +130,7 @@ def test_other_commands_check_theirs():
     )
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 0, expected at least 1$"):
         EvaluateOptions(global_batch_size=0)
+    with pytest.raises(RemaskError, match=r"^data: found out, expected a folder in a bucket, as in DATA="):
+        EvaluateOptions(tpu="node-1", data="out")
+    assert EvaluateOptions(tpu="node-1", zone="us-central1-b").data == ""  # the run's own, which is looked at later
     assert ExportOptions().checkpoint == "best"

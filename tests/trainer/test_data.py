@@ -20,7 +20,7 @@ from records.manifest import Shard
 from records.reader import DataSet
 from tests.records import made
 from tests.trainer import chance
-from trainer.data import EVAL_EPOCH, EVAL_SEED, Group, eval_batches, reading_plan, train_batches
+from trainer.data import EVAL_EPOCH, EVAL_SEED, Share, dealt, eval_batches, reading_plan, train_batches
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
 Batch = dict[str, NDArray]
@@ -213,25 +213,58 @@ def test_python_in_a_pipeline_would_be_found(build):
     assert operations(build) & PYTHON
 
 
-def test_it_is_deterministic_and_not_to_be_dealt_out_by_files(data_set):
+def test_it_is_deterministic(data_set):
     for batches in (
         train_batches(data_set, start_step=0, train_steps=9, **USUAL),
         eval_batches(data_set, global_batch_size=5),
     ):
-        options = batches.options()
-        assert options.deterministic is True
-        assert options.experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.OFF
+        assert batches.options().deterministic is True
 
 
 def test_a_strategy_cuts_each_batch_for_its_replicas(data_set):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    options = {"global_batch_size": 6, "start_step": 1, "train_steps": 4}
-    dealt = strategy.experimental_distribute_dataset(train_batches(data_set, **{**USUAL, **options}))
-    parts = [
-        {name: np.concatenate(strategy.experimental_local_results(values)) for name, values in batch.items()}
-        for batch in dealt
+    options = {**USUAL, "global_batch_size": 6, "start_step": 1, "train_steps": 4}
+    for batches in (
+        functools.partial(train_batches, data_set, **options),
+        functools.partial(eval_batches, data_set, global_batch_size=6),
+    ):
+        dealt_out = [
+            {name: np.concatenate(strategy.experimental_local_results(values)) for name, values in batch.items()}
+            for batch in dealt(strategy, lambda share, batches=batches: batches(share=share))
+        ]
+        check_equal(dealt_out, arrays(batches()))
+
+
+def joined(parts: list[list[Batch]], replicas: int) -> list[Batch]:
+    """Return the global batches of which hosts have parts, each several for its replicas."""
+    steps = [[part[step : step + replicas] for part in parts] for step in range(0, len(parts[0]), replicas)]
+    return [
+        {name: np.concatenate([batch[name] for part in step for batch in part]) for name in step[0][0]}
+        for step in steps
     ]
-    check_equal(parts, stream(data_set, **options))
+
+
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (3, 2), (6, 1)])
+def test_hosts_together_read_what_one_reads(data_set, hosts, replicas):
+    """Also where a batch spans groups and epochs, and where the run is continued in the midst of a group."""
+    options = {"global_batch_size": 6, "start_step": 1, "train_steps": 8}
+    shares = [Share(host, hosts, replicas) for host in range(hosts)]
+    check_equal(
+        joined([stream(data_set, share=share, **options) for share in shares], replicas), stream(data_set, **options)
+    )
+    held_out = [arrays(eval_batches(data_set, global_batch_size=6, share=share)) for share in shares]
+    assert len(held_out[0]) == 3 * replicas
+    check_equal(joined(held_out, replicas), arrays(eval_batches(data_set, global_batch_size=6)))
+
+
+def test_a_share_has_static_shapes_and_no_python_either(data_set):
+    share = Share(host=1, hosts=2, replicas=2)
+    for build in (
+        lambda: train_batches(data_set, start_step=0, train_steps=9, share=share, **{**USUAL, "global_batch_size": 8}),
+        lambda: eval_batches(data_set, global_batch_size=8, share=share),
+    ):
+        assert build().element_spec["input_ids"].shape.as_list() == [2, 16]
+        assert not operations(build) & PYTHON
 
 
 def test_nothing_is_left_to_read_after_the_last_step(data_set):
@@ -399,6 +432,7 @@ def test_a_plan_is_the_tail_of_the_plan_of_the_whole_run(sizes, seed, shuffle_ex
     before = sum(sizes[number] for group in whole[: len(whole) - len(tail)] for number in group.shards)
     if tail:
         assert before + tail[0].skip == start
+        assert tail[0].begins == before
 
 
 @given(sizes=PLANS["sizes"], seed=PLANS["seed"], shuffle_examples=PLANS["shuffle_examples"])
@@ -415,7 +449,8 @@ def test_a_plan_far_into_a_run_costs_no_more_than_its_own_groups():
     shards = shards_of([1_000] * 64)
     plan = reading_plan(shards, 0, 16_000, start=10**15 + 17, examples=10**9)
     [first] = islice(plan, 1)
-    assert first == Group(epoch=(10**15 + 17) // 64_000, shards=first.shards, skip=first.skip)
+    assert first.epoch == (10**15 + 17) // 64_000
+    assert first.begins + first.skip == 10**15 + 17
 
 
 def test_the_order_of_shards_stays_what_it_is():

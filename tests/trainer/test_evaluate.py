@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from records.errors import RemaskError
 from records.reader import open_data_set
 from trainer.accelerator import choose_strategy
 from trainer.config import EvaluateOptions, ModelConfig
-from trainer.data import eval_batches
+from trainer.data import dealt, eval_batches
 from trainer.evaluate import Evaluator, main
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
@@ -17,8 +18,9 @@ def evaluated(folder, *, replicas=1, global_batch_size=16):
     strategy = choose_strategy(devices=replicas)
     with strategy.scope():
         model = BertMaskedLM(CONFIG, seed=3)
-    batches = eval_batches(open_data_set(folder), global_batch_size=global_batch_size)
-    return Evaluator(strategy, model)(strategy.experimental_distribute_dataset(batches), step=5)
+    data_set = open_data_set(folder)
+    batches = dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=global_batch_size, share=share))
+    return Evaluator(strategy, model)(batches, step=5)
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,12 @@ def test_command_prints_one_line(tiny_data_set, trained_run, capsys):
     assert said[1].startswith(f"{name} on 37 held-out sequences of {tiny_data_set}, 69 masked tokens: loss ")
     main(EvaluateOptions(run_dir=trained_run, global_batch_size=16))  # the run knows its data
     assert capsys.readouterr().out == output
+
+
+def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, trained_run):
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(run_dir=trained_run, tpu="node-1"))
+    assert str(refused.value) == (
+        f"data: found {tiny_data_set}, expected a folder in a bucket, as in DATA=gs://BUCKET/records, since the hosts "
+        f"of TPU node-1 read it themselves"
+    )

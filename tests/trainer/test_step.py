@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +8,7 @@ from records.reader import open_data_set
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.config import ModelConfig, TrainOptions
-from trainer.data import train_batches
+from trainer.data import dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
@@ -24,7 +26,8 @@ def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,), 
     with strategy.scope():
         model = BertMaskedLM(config, seed=3, dtype=dtype)
         optimizer = make_optimizer(model.trainable_variables, make_schedule(OPTIONS), weight_decay=0.01)
-    batches = train_batches(
+    batches = functools.partial(
+        train_batches,
         open_data_set(folder),
         global_batch_size=16,
         start_step=0,
@@ -34,7 +37,7 @@ def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,), 
         shuffle_examples=100,
     )
     loop = TrainLoop(strategy, model, optimizer, seed=5, clip_norm=CLIP_NORM, jit_compile=jit_compile)
-    iterator, reports, done = iter(strategy.experimental_distribute_dataset(batches)), [], 0
+    iterator, reports, done = iter(dealt(strategy, lambda share: batches(share=share))), [], 0
     for count in counts:
         reports.append(loop(iterator, done, count))
         done += count

@@ -86,6 +86,7 @@ def test_whole_run_leaves_what_it_should(whole):
     assert list((folder / "tensorboard").glob("events.*"))
     told = json.loads((folder / "run.json").read_text())
     assert told["options"]["train_steps"] == 24
+    assert told["options"]["dtype"] == "float32"  # what was computed with, not that none was asked for
     assert told["global_batch_size"] == 20
 
 
