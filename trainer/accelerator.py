@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from records.errors import RemaskError
+from trainer.config import is_remote_tpu
 
 
 def choose_strategy(*, tpu: str = "", devices: int = 0) -> tf.distribute.Strategy:
@@ -16,6 +17,11 @@ def choose_strategy(*, tpu: str = "", devices: int = 0) -> tf.distribute.Strateg
     Raises:
         RemaskError: fewer devices than asked for, no TPU, or one of several hosts.
     """
+    if is_remote_tpu(tpu):
+        raise RemaskError(
+            f"tpu: found {tpu}; this version reaches the TPU of its own machine only: log in to that TPU VM with "
+            f"'gcloud compute tpus tpu-vm ssh {tpu}', and run the same command there with TPU=local"
+        )
     if tpu:
         return _tpu_strategy()
     gpus = len(tf.config.list_physical_devices("GPU"))
