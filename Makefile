@@ -24,7 +24,7 @@ RECORDS_OUT = $(if $(OUT)$(filter-out dataflow,$(or $(RUNNER),local)),--out "$${
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask test cloud-test test-slow check format clean \
+.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow check format clean \
 	bench bench-records bench-input bench-step bench-step-gpu bench-report tpu-check
 
 help: ## show this list
@@ -76,10 +76,16 @@ fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RU
 	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) \
 		$(call flag,TOP_K,top_k) $(ARGS)
 
+doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
+	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+
 test: $(READY) ## run the tests, doctests included
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 
-cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
+cloud-doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
+	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+
+test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
 	@$(PY) -m pytest -m "cloud and not slow" $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
