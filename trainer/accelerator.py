@@ -1,22 +1,26 @@
-"""Chooses where to train: the TPU of this machine, every GPU there is, or one CPU."""
+"""Chooses where to train: a TPU, the machines of several workers, every GPU of this one, or its CPU."""
 
 import tensorflow as tf
 
 from records.errors import RemaskError
 from trainer.config import is_remote_tpu
+from trainer.workers import ALONE, Place
 
 
-def choose_strategy(*, tpu: str = "", devices: int = 0) -> tf.distribute.Strategy:
+def choose_strategy(*, tpu: str = "", devices: int = 0, place: Place = ALONE) -> tf.distribute.Strategy:
     """Return the strategy for what is there.
 
     Args:
         tpu: "local", on a TPU VM, or empty for none.
         devices: replicas, at most as many as there are GPUs; without GPUs, that many logical CPUs, which are for tests;
             0 is every GPU, or else one CPU.
+        place: this process's among several workers, each of which calls this before it does anything in TensorFlow.
 
     Raises:
-        RemaskError: fewer devices than asked for, no TPU, or one of several hosts.
+        RemaskError: fewer devices than asked for, no TPU, one of several hosts, or workers that would have one.
     """
+    if not place.alone:
+        return _workers_strategy(place, tpu=tpu, devices=devices)
     if is_remote_tpu(tpu):
         raise RemaskError(
             f"tpu: found {tpu}; this version reaches the TPU of its own machine only: log in to that TPU VM with "
@@ -64,6 +68,20 @@ def configure_logical_cpus(number: int) -> None:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
         except RuntimeError:  # started
             return
+
+
+def _workers_strategy(place: Place, *, tpu: str, devices: int) -> tf.distribute.Strategy:
+    for name, value in (("tpu", tpu), ("devices", devices)):
+        if value:
+            raise RemaskError(
+                f"{name}: found {value}, expected none beside the {len(place.addresses)} workers of TF_CONFIG, each of "
+                f"which trains on every GPU of its machine, or else on its CPU"
+            )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # Each worker is given as many batches as the others: nobody has to be asked whether there are more, and shapes are
+    # static.
+    strategy.extended.experimental_enable_get_next_as_optional = False
+    return strategy
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:

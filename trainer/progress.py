@@ -136,6 +136,28 @@ class Progress:
             self._writer.flush()
 
 
+class Quiet:
+    """Says and records nothing: the progress of a worker that follows another."""
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Has nothing to close."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def show(self, training: Training) -> None:
+        """Show nothing."""
+
+    def record(self, training: Training) -> None:
+        """Record nothing."""
+
+    def record_evaluation(self, evaluation: Evaluation) -> None:
+        """Record nothing."""
+
+
 def duration(seconds: float) -> str:
     """Return a time as one reads it.
 

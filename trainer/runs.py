@@ -105,8 +105,10 @@ def existing(run_dir: str) -> Run:
     return run
 
 
-def begin(options: TrainOptions, *, manifest_digest: str, config: ModelConfig, global_batch_size: int) -> Run:
-    """Write `run.json`, or check that the run which is there has the same global batch size.
+def begin(
+    options: TrainOptions, *, manifest_digest: str, config: ModelConfig, global_batch_size: int, writes: bool = True
+) -> Run:
+    """Write `run.json`, if this worker `writes`, and check that a run which is there has the same global batch size.
 
     Raises:
         RemaskError: it has another, since it was begun on another number of replicas.
@@ -123,9 +125,10 @@ def begin(options: TrainOptions, *, manifest_digest: str, config: ModelConfig, g
         model=dataclasses.asdict(config),
         global_batch_size=global_batch_size,
     )
-    storage.write_bytes(
-        storage.join(options.run_dir, RUN_JSON), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode()
-    )
+    if writes:
+        storage.write_bytes(
+            storage.join(options.run_dir, RUN_JSON), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode()
+        )
     return run
 
 

@@ -13,8 +13,9 @@ from trainer import checkpoint, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import TrainOptions
 from trainer.evaluate import Evaluator
-from trainer.progress import Progress, Training
+from trainer.progress import Progress, Quiet, Training
 from trainer.step import Batch, Steps, TrainLoop
+from trainer.workers import Workers
 
 LOOK_SECONDS = 5.0
 """The host looks at the device this often, if a step is no longer: to show how it goes, and to see a signal in time."""
@@ -34,18 +35,26 @@ class Session:
     held_out: Iterable[Batch]
     fill: Callable[[str], str]  # a probe, and what the model would put in it
     learning_rate: Callable[[int], float]  # of a step, counted from 0
-    progress: Progress
+    progress: Progress | Quiet
+    workers: Workers
     step: int  # steps done
     evaluations: list[Evaluation]  # all so far
     saved: str = ""  # path of the newest checkpoint
     seconds_a_step: float = 0.0  # as of the last look; 0 while not known
 
-    def go(self, stopped: Callable[[], int], on_steps: "OnSteps") -> None:
-        """Train to the last step, or until `stopped()`; save in either case.
+    def go(self, stopped_here: Callable[[], int], on_steps: "OnSteps") -> int:
+        """Train to the last step, or until `stopped_here()` of any worker; save in either case.
+
+        Returns:
+            What stopped it, 0 where nothing did.
 
         Raises:
             RemaskError: the loss, a gradient or a weight is no number any more.
         """
+
+        def stopped() -> int:
+            return int(self.workers.most(stopped_here()))
+
         interval = Interval()
         while True:
             if self._is_due(self.options.eval_every) and not self._evaluated():
@@ -56,7 +65,7 @@ class Session:
             if stop or is_best or (self.step and self._is_due(self.options.checkpoint_every)):
                 self._save(best_step=lowest.step if lowest else None)
             if stop or self.step == self.options.train_steps:
-                return
+                return stopped()  # again, for to save takes a while
             steps = self._advance(interval)
             training = interval.report(self.step, self.global_batch_size, self.learning_rate(self.step - 1))
             self.progress.show(training)
@@ -79,7 +88,7 @@ class Session:
         steps = self.loop(self.batches, self.step, count)
         seconds = time.monotonic() - began
         interval.add(steps, seconds=seconds)
-        self.seconds_a_step = seconds / count
+        self.seconds_a_step = self.workers.most(seconds / count)  # so that all look again after as many steps
         wrong = np.flatnonzero(~(np.isfinite(steps.loss) & np.isfinite(steps.gradient_norm)))
         if wrong.size:
             first = wrong[0]
@@ -96,13 +105,16 @@ class Session:
             raise self._broken(self.step, f"the held-out loss is {evaluation.loss}")
         self.evaluations.append(evaluation)
         self.progress.record_evaluation(evaluation)
-        for probe in self.options.probes:
+        for probe in self.options.probes if self.workers.place.leads else ():
             self.progress.say(f"  {self.fill(probe)}")
 
     def _save(self, *, best_step: int | None) -> None:
         folder = runs.checkpoints(self.options.run_dir)
         state = Checkpoint(self.step, self.run, tuple(self.evaluations))
         path = checkpoint.path_of(folder, self.step)
+        if not self.workers.place.leads:
+            self.saved = path
+            return
         if path == self.saved and checkpoint.read_json(path) == state:  # continued, and stopped again at once
             return
         try:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
 
 from records.reader import DataSet, open_data_set
-from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs
+from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ModelConfig, TrainOptions, usual_dtype
 from trainer.data import dealt, eval_batches, train_batches
@@ -17,11 +17,12 @@ from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
-from trainer.progress import Progress, duration
+from trainer.progress import Progress, Quiet, duration
 from trainer.session import OnSteps, Session
 from trainer.show import first, masked_row, rendered
 from trainer.step import Batch, TrainLoop
 from trainer.stop import stop_signals
+from trainer.workers import Workers
 
 
 def train(
@@ -42,12 +43,14 @@ def train(
     """
     began = time.monotonic()
     options = dataclasses.replace(options, dtype=options.dtype or usual_dtype(options.tpu))
+    place = workers.place()
+    say: Callable[[str], None] = print if place.leads else _nothing
     # What needs no accelerator comes first: to be refused then costs seconds.
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
-    found = runs.resume(options, manifest_digest=digest, say=print)
+    found = runs.resume(options, manifest_digest=digest, say=say)
     if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
-        print(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
+        say(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
         return 0
     if found:
         config, start = ModelConfig(**found[0].run["model"]), None
@@ -57,29 +60,28 @@ def train(
     checks.check_data(data_set, config, name=options.model)
     checks.check_probes(options.probes, data_set, config)
 
-    strategy = strategy or accelerator.choose_strategy(tpu=options.tpu, devices=options.devices)
+    if not place.alone:
+        say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
+    strategy = strategy or accelerator.choose_strategy(tpu=options.tpu, devices=options.devices, place=place)
     batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
-    run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size)
+    run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads)
     with strategy.scope():
         model = BertMaskedLM(config, seed=options.seed, dtype=options.dtype)
         schedule = make_schedule(options)
         optimizer = make_optimizer(model.trainable_variables, schedule, weight_decay=options.weight_decay)
         variables = checkpoint.named(model, optimizer)
         if start:
-            pretrained.read_weights(model, start, say=print)
+            pretrained.read_weights(model, start, say=say)
         if found:
             checkpoint.restore(variables, found[1], name=options.run_dir)
     at = found[0] if found else Checkpoint(0, run, ())
     del found  # the state just read is as large as the model and its optimizer together
+    together = Workers(strategy, place)
+    together.check_alike(step=at.step, run=run, variables=variables)
 
     with (
         checks.errors_explained(data_set),
-        Progress(
-            options.run_dir,
-            start_step=at.step,
-            train_steps=options.train_steps,
-            evaluated=[each.step for each in at.evaluations],
-        ) as progress,
+        _progress(options, at) if place.leads else Quiet() as progress,
         stop_signals(progress.say) as stopped,
     ):
         progress.say(introduction(options, data_set, model, strategy, batch_size))
@@ -97,21 +99,25 @@ def train(
             fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
             learning_rate=lambda step: float(schedule(step)),
             progress=progress,
+            workers=together,
             step=at.step,
             evaluations=list(at.evaluations),
             saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
         )
-        session.go(stopped, on_steps)
-        if signal := stopped():
+        signal = session.go(stopped, on_steps)
+        together.meet()  # by then the chief has saved
+        if signal:
             progress.say(f"saved {session.saved}; run the same command again to continue after step {session.step}")
             return 128 + signal
 
-    saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
-    checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-    export.write(
-        model, runs.export(options.run_dir), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved
-    )
-    print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
+    if place.leads:
+        saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
+        checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
+        export.write(
+            model, runs.export(options.run_dir), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved
+        )
+        print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
+    together.meet()  # nobody leaves before the chief has written, whom that would disturb
     return 0
 
 
@@ -146,6 +152,19 @@ def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best
             f"{duration(seconds)} in all; exported the model after step {best_step}, the best on the held-out split",
             _next(options),
         )
+    )
+
+
+def _nothing(line: str) -> None:
+    """Say nothing: another worker does."""
+
+
+def _progress(options: TrainOptions, at: Checkpoint) -> Progress:
+    return Progress(
+        options.run_dir,
+        start_step=at.step,
+        train_steps=options.train_steps,
+        evaluated=[each.step for each in at.evaluations],
     )
 
 
