@@ -25,7 +25,7 @@ BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow check format clean \
-	bench bench-records bench-input bench-step bench-step-gpu bench-report tpu-check
+	bench bench-records bench-input bench-cloud bench-step bench-step-gpu bench-report tpu-check
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ bench-records: $(READY) $(PEERS) ## text into records
 
 bench-input: $(READY) $(PEERS) ## records into masked batches [DATA=dir]
 	@$(PY) -m benchmarks input $(BENCH) $(call flag,DATA,data) $(ARGS)
+
+bench-cloud: $(READY) ## records in a bucket into masked batches, beside those on the local disk
+	@$(PY) -m benchmarks cloud $(BENCH) $(ARGS)
 
 bench-step: $(READY) $(PEERS) ## steps of training
 	@$(PY) -m benchmarks step $(call flag,ROUNDS,rounds) $(ARGS)

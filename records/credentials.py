@@ -1,6 +1,7 @@
 """Who we are to Google Cloud: found, or found missing, within a second."""
 
 import http.client
+import json
 import logging
 import os
 import warnings
@@ -13,6 +14,7 @@ from records.errors import RemaskError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _METADATA_SECONDS = 1.0
+_TENSORFLOWS = ("authorized_user", "service_account")
 HOW_TO_GET = (
     "run 'gcloud auth application-default login', or name the key file of a service account in "
     "GOOGLE_APPLICATION_CREDENTIALS"
@@ -47,6 +49,25 @@ def find() -> Any:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
         raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
     return found
+
+
+def check_for_tensorflow() -> None:
+    """Refuse credentials that google-auth can use, and TensorFlow's own client cannot.
+
+    Raises:
+        Missing: there are none, or they are of another kind than a login or the key of a service account.
+    """
+    find()
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or _cloud_sdk.get_application_default_credentials_path()
+    if not os.path.isfile(path):
+        return  # on Google's own machines
+    with open(path, encoding="utf-8") as file:
+        kind = json.load(file).get("type")
+    if kind not in _TENSORFLOWS:
+        raise Missing(
+            f"{path}: found credentials of type {kind}, with which TensorFlow cannot read gs://, expected "
+            f"{' or '.join(_TENSORFLOWS)}; {HOW_TO_GET}"
+        )
 
 
 def project() -> str:

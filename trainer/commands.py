@@ -4,12 +4,13 @@ import os
 import sys
 import tempfile
 
+from trainer import cloud
 from trainer.config import DoctorOptions, EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
 
 
 def train(options: TrainOptions) -> int:
     """Run `train`."""
-    start_tensorflow()
+    start_tensorflow(options.run_dir, options.model, data=options.data)
     from trainer import train
 
     return train.train(options)
@@ -17,7 +18,7 @@ def train(options: TrainOptions) -> int:
 
 def evaluate(options: EvaluateOptions) -> None:
     """Run `evaluate`."""
-    start_tensorflow()
+    start_tensorflow(options.run_dir, options.model, data=options.data)
     from trainer import evaluate
 
     evaluate.main(options)
@@ -25,7 +26,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def export(options: ExportOptions) -> None:
     """Run `export`."""
-    start_tensorflow()
+    start_tensorflow(options.data, options.run_dir, options.out)
     from trainer import export
 
     export.main(options)
@@ -33,7 +34,7 @@ def export(options: ExportOptions) -> None:
 
 def fill_mask(options: FillMaskOptions) -> None:
     """Run `fill-mask`."""
-    start_tensorflow()
+    start_tensorflow(options.run_dir, options.model)
     from trainer import fill_mask
 
     fill_mask.main(options)
@@ -41,7 +42,7 @@ def fill_mask(options: FillMaskOptions) -> None:
 
 def show(options: ShowOptions) -> int:
     """Run `show`."""
-    start_tensorflow()
+    start_tensorflow(options.data)
     from trainer import show
 
     return show.main(options)
@@ -55,11 +56,16 @@ def doctor(options: DoctorOptions) -> int:
     return doctor.main(options)
 
 
-def start_tensorflow() -> None:
+def start_tensorflow(*paths: str, data: str = "") -> None:
     """Import TensorFlow, and show what it says meanwhile only if it cannot be imported.
 
     It writes past Python, and past the level of its own log, to the file descriptor of standard error.
+
+    Args:
+        paths: of what the command will read and write: whoever may not is told so before the wait.
+        data: folder of the data set whose shards TensorFlow will read.
     """
+    cloud.prepare(*paths, data=data)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a shell or ~/.keras says: the commands train with TensorFlow
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

@@ -1,0 +1,139 @@
+"""Records in a bucket beside records on the local disk: what it costs to read them.
+
+The bucket is in the local cloud of the tests, a process of its own whose CPU time is nobody's here: the client's side
+is as with the real service, TLS and all. The local files are in the system's cache, so that to read them is to copy.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from benchmarks.config import CloudBenchOptions
+from benchmarks.contender import Prepared, Work, digest
+from benchmarks.contest import LIMIT, OURS, Contender, Contest, Report, contest
+from records.errors import RemaskError
+
+BUCKET, DISK = "records in a bucket", "records on the local disk"
+BATCH, LENGTH = 256, 128
+_CORPUS_ROWS = 100_000  # where no CSV is given
+_SEQUENCES = 1_000_000  # in a run
+_AT_ONCE = 16  # files, as in `trainer.data`
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SHOW_ENVIRONMENT = (
+    "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"  # until we hang up
+)
+
+
+def main(options: CloudBenchOptions) -> None:
+    """Run all contests, and print the headlines."""
+    with tempfile.TemporaryDirectory() as scratch, served() as environment:
+        csv_path, local, remote = options.csv, os.path.join(scratch, "records"), "gs://local-bucket/records"
+        if not csv_path:
+            from pipelines import sample
+
+            csv_path = os.path.join(scratch, "corpus.csv")
+            sample.write_csv(csv_path, count=_CORPUS_ROWS)
+        for out in (local, remote):
+            _make(csv_path, out, tokenizer=options.tokenizer or "train:2000", environment=environment)
+        report = Report("cloud", os.path.basename(options.csv) or "the embedded corpus")
+        folders = {BUCKET: remote, DISK: local}
+        for function, title in {"batches": f"masked batches of {BATCH} x {LENGTH}", "shards": "shards alone"}.items():
+            found = report.add(_contest(title, function, folders, environment, options.rounds))
+            report.headlines[f"cloud_{function}_cpu_vs_local"] = found.ratio(BUCKET, DISK, "cpu_seconds")
+        report.finish()
+
+
+@contextlib.contextmanager
+def served() -> Iterator[Mapping[str, str]]:
+    """Run a local cloud; give the environment in which a process finds it.
+
+    Raises:
+        RemaskError: it did not start.
+    """
+    command = [sys.executable, "-m", "tests.cloud", "--", sys.executable, "-c", _SHOW_ENVIRONMENT]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as server,
+    ):
+        assert server.stdin is not None
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        if not line:
+            log.seek(0)
+            raise RemaskError(f"the local cloud did not start: {log.read().decode(errors='replace').strip()}")
+        try:
+            yield json.loads(line)
+        finally:
+            server.stdin.close()
+
+
+def batches(*, data: str, sequences: int) -> Prepared:
+    """Read as `make train` does."""
+    from benchmarks import input
+    from trainer import cloud
+
+    cloud.prepare(data=data)
+    return input.remask(data=data, batch=BATCH, sequences=sequences)
+
+
+def shards(*, data: str, sequences: int) -> Prepared:
+    """Read shards whole, as `make train` does, and check their sums, but for that leave them alone."""
+    from trainer import cloud
+
+    cloud.prepare(data=data)
+    import tensorflow as tf
+
+    from records.reader import open_data_set, read_shard
+
+    data_set = open_data_set(data)
+    held = data_set.manifest.data.splits["train"]
+    paths = tf.constant([data_set.path(shard.file) for shard in held])
+    examples = tf.constant([shard.examples for shard in held])
+    sums = tf.constant([int(shard.sum64, 16) for shard in held], tf.uint64)
+
+    def read(number: tf.Tensor) -> tf.Tensor:
+        frame, compression = data_set.frame, data_set.compression
+        return read_shard(
+            paths[number], examples=examples[number], checksum=sums[number], frame=frame, compression=compression
+        )
+
+    rows = iter(tf.data.Dataset.range(len(held)).repeat().map(read, num_parallel_calls=_AT_ONCE))
+    next(rows)
+
+    def work() -> Work:
+        done = 0
+        while done < sequences:
+            done += len(next(rows))
+        return Work(done, digest(*(shard.sum64.encode() for shard in held)))
+
+    return work
+
+
+def _contest(
+    title: str, function: str, folders: Mapping[str, str], environment: Mapping[str, str], rounds: int
+) -> Contest:
+    contenders = [
+        Contender(
+            name,
+            OURS if name == BUCKET else LIMIT,
+            f"benchmarks.cloud:{function}",
+            {"data": data, "sequences": _SEQUENCES},
+            environment={**environment, "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+        for name, data in folders.items()
+    ]
+    return contest(title, contenders, unit="sequences", rounds=rounds)
+
+
+def _make(csv_path: str, out: str, *, tokenizer: str, environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "pipelines", "records", "--csv", csv_path, "--out", out]
+    command += ["--tokenizer", tokenizer, "--max_seq_length", str(LENGTH)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(environment))
+    if made.returncode:
+        raise RemaskError(f"the records to measure with could not be made: {made.stderr.strip()}")
