@@ -1,5 +1,6 @@
 """What errors of Google Cloud Storage mean to the user, and which command mends them."""
 
+import html
 import http.client
 import json
 import os
@@ -22,13 +23,17 @@ _ROLES = {
 }
 _WRITER = "roles/storage.objectUser"
 _NO_BUCKET = "bucket does not exist"
+_NOT_REACHED = "Google Cloud Storage cannot be reached"
+_BREAKS = "the connection to Google Cloud Storage breaks"
+_STALLS = "nothing arrives from Google Cloud Storage"
+_CURL = {18: _BREAKS, 52: _BREAKS, 55: _BREAKS, 56: _BREAKS, 28: _STALLS, 42: _STALLS}  # 42: TensorFlow has had enough
 _CONNECTION = (
     requests.exceptions.RequestException,
     urllib3.exceptions.HTTPError,
     ConnectionError,
     auth.TransportError,
 )
-_BREAKS = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.HTTPException)
+_BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.HTTPException)
 
 
 def explained(path: str, error: BaseException, *, account: str = "") -> RemaskError | None:
@@ -96,6 +101,27 @@ def answered(path: str, status: int, said: str, *, account: str = "") -> RemaskE
     return RemaskError(f"{path}: Google Cloud Storage refuses it ({status}: {said})")
 
 
+def in_message(message: str) -> RemaskError | None:
+    """Return what TensorFlow says of Google Cloud Storage, in words for the user; None where it says nothing of it.
+
+    Its own client puts the status and the beginning of the answer, or curl's error, into the text of an error.
+
+    >>> print(in_message("HTTP response code 404 with body '<Message>No such key</Message>' when reading gs://bucket/a"))
+    gs://bucket/a: there is no such object
+    """
+    path = re.search(r"gs://[^\s'\"]+", message)
+    if not path:
+        return None
+    tried = re.search(r"All (\d+) retry attempts failed", message)
+    after = f"; tried {int(tried[1]) + 1} times" if tried else ""
+    if answer := re.search(r"HTTP response code (\d+)(?: with body '(.*))?", message, re.DOTALL):
+        explained = answered(path[0], int(answer[1]), _quoted(answer[2] or "") or "no reason given")
+        return type(explained)(f"{explained}{after}")
+    if failure := re.search(r"libcurl code (\d+) meaning '([^']*)'", message):
+        return RemaskError(f"{_connection(path[0], _CURL.get(int(failure[1]), _NOT_REACHED), failure[2])}{after}")
+    return None
+
+
 def is_precondition(error: BaseException) -> bool:
     """Say whether an object was not of the generation it was to be."""
     return _status(error) == 412
@@ -145,16 +171,14 @@ def _unreachable(path: str, error: BaseException) -> RemaskError:
     """Say what is wrong with the connection, by the error at the root of what was raised."""
     while root := error.__cause__ or error.__context__:
         error = root
-    if isinstance(error, TimeoutError):
-        fault = "nothing arrives from Google Cloud Storage"
-    elif isinstance(error, _BREAKS):
-        fault = "the connection to Google Cloud Storage breaks"
-    else:
-        fault = "Google Cloud Storage cannot be reached"
+    fault = _STALLS if isinstance(error, TimeoutError) else _BREAKS if isinstance(error, _BROKEN) else _NOT_REACHED
+    return _connection(path, fault, type(error).__name__)
+
+
+def _connection(path: str, fault: str, detail: str) -> RemaskError:
     proxy = next((name for name in ("HTTPS_PROXY", "https_proxy") if os.environ.get(name)), "")
     return RemaskError(
-        f"{path}: {fault} ({type(error).__name__}); look at the network"
-        + (f", and at the proxy that {proxy} names" if proxy else "")
+        f"{path}: {fault} ({detail}); look at the network" + (f", and at the proxy that {proxy} names" if proxy else "")
     )
 
 
@@ -172,7 +196,18 @@ def _said(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, InvalidResponse):
         text = error.response.text
-    found = re.search(r'"message": "((?:[^"\\]|\\.)*)"', text)
-    if found:
+    return _quoted(text) or re.sub(
+        r"^\d{3} (?:GET|POST|PUT|DELETE|HEAD|PATCH) \S+: ", "", credentials.first_line(error)
+    )
+
+
+def _quoted(answer: str) -> str:
+    r"""Return the service's own words in an answer, which is JSON or, where TensorFlow asks, XML; maybe cut off.
+
+    >>> _quoted('{"error": {"message": "a \\"b\\""}}'), _quoted("<Message>Denied.</Message><Details>a &amp; b")
+    ('a "b"', 'a & b')
+    """
+    if found := re.search(r'"message": "((?:[^"\\]|\\.)*)"', answer):
         return str(json.loads(f'"{found[1]}"'))
-    return re.sub(r"^\d{3} (?:GET|POST|PUT|DELETE|HEAD|PATCH) \S+: ", "", credentials.first_line(error))
+    found = re.search("<Details>([^<]+)", answer) or re.search("<Message>([^<]+)", answer)
+    return html.unescape(found[1]) if found else ""

@@ -10,7 +10,7 @@ from records import manifest, storage, tokenizer
 from records.errors import RemaskError
 from records.frame import SUM_MULTIPLIER, Frame
 from records.manifest import SPLITS, Manifest, Shard, Tokenizer
-from records.storage import File
+from records.paths import CLOUD, File
 from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def open_without_shards(folder: str) -> DataSet:
 def damaged(folder: str, error: "tf.errors.OpError") -> RemaskError | None:
     """Return what to tell the user when reading a data set fails; None where the error is about something else.
 
-    tf.data checks both CRCs of each record, but what it says names no file, and drowns in the names of its nodes.
+    What it says names no file, or drowns in the names of its nodes. Of a bucket, writing is explained as well.
 
     Args:
         folder: of the data set.
@@ -109,6 +109,10 @@ def damaged(folder: str, error: "tf.errors.OpError") -> RemaskError | None:
         return RemaskError(
             f"{folder}: a shard is damaged, cut short or gone; 'make verify DATA={folder}' finds which, and where"
         )
+    if CLOUD in error.message:
+        from records import cloud_errors  # loads Google's libraries
+
+        return cloud_errors.in_message(error.message)
     return None
 
 

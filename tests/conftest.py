@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a server that is stopped is news to it
+os.environ |= {  # TensorFlow's client of Google Cloud Storage is not to wait long before it tries again
+    "GCS_RETRY_CONFIG_MAX_RETRIES": "3",
+    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "1000",
+    "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "10000",
+    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "1",
+}
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what the tests compare to the bit is a CPU's
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -81,6 +81,7 @@ class LocalCloud:
     def reset(self) -> None:
         """Begin anew: no buckets, no faults, an empty log, and the services there are from the start."""
         self.storage.clear()
+        self._expired = 0  # TensorFlow keeps its token as long as its process lives
         self.services.clear()
         self.services |= {
             "storage.googleapis.com": self.storage,

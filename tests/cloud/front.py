@@ -139,6 +139,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the front has a log."""
 
+    def handle_expect_100(self) -> bool:
+        """Tell a client at once that its body may come: curl waits a second for that."""
+        going_on = super().handle_expect_100()
+        self.wfile.flush()
+        return going_on
+
     def _answer(self) -> None:
         request = Request.of(self.command, self.host, self.path, dict(self.headers.items()), self._body())
         front = self.server.front

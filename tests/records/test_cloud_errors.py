@@ -1,0 +1,84 @@
+import pytest
+
+from records import cloud_errors
+from records.errors import RemaskError
+
+NODES = "{{function_node __wrapped__IteratorGetNext}} Error in user-defined function passed to MapDataset:3: "
+SHARD = "gs://bucket/records/train-00003-of-00008.tfrecord"
+READING = f"\n\t when reading {SHARD}\n\t [[{{{{node ReadFile}}}}]] [Op:IteratorGetNext] name: "
+DENIED = (
+    "trainer@project.iam.gserviceaccount.com does not have storage.objects.get access to the Google Cloud Storage "
+    "object. Permission 'storage.objects.get' denied on resource (or it may not exist)."
+)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def said(what: str) -> str:
+    explained = cloud_errors.in_message(f"{NODES}{what}{READING}")
+    assert isinstance(explained, RemaskError)
+    return str(explained)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"error": {{"code": 403, "message": "{DENIED}", "errors": [',  # TensorFlow cuts it off
+        f"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access denied.</Message><Details>{DENIED}</De",
+    ],
+    ids=["json", "xml"],
+)
+def test_what_may_not_be_read(body):
+    assert said(f"Error executing an HTTP request: HTTP response code 403 with body '{body}'") == (
+        f"{SHARD}: trainer@project.iam.gserviceaccount.com lacks storage.objects.get in bucket bucket; grant it with "
+        f"'gcloud storage buckets add-iam-policy-binding gs://bucket "
+        f"--member=serviceAccount:trainer@project.iam.gserviceaccount.com --role=roles/storage.objectViewer'"
+    )
+
+
+def test_credentials_that_are_not_accepted_any_more():
+    body = "<Error><Code>AuthenticationRequired</Code><Message>Authentication required.</Message></Error>"
+    assert said(f"Error executing an HTTP request: HTTP response code 401 with body '{body}'") == (
+        f"{SHARD}: the credentials are not accepted (Authentication required.); run 'gcloud auth "
+        f"application-default login', or name the key file of a service account in GOOGLE_APPLICATION_CREDENTIALS"
+    )
+
+
+def test_a_bucket_that_is_not_there():
+    body = "<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist.</Message></Error>"
+    assert said(f"HTTP response code 404 with body '{body}'") == (
+        f"{SHARD}: there is no bucket bucket; mend the name, or make one with 'gcloud storage buckets create "
+        f"gs://bucket --location=REGION'"
+    )
+
+
+def test_a_service_that_is_not_well():
+    assert said("All 8 retry attempts failed. The last failure: HTTP response code 503") == (
+        f"{SHARD}: Google Cloud Storage is not well (503: no reason given); run the same command again later; "
+        f"tried 9 times"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "fault"),
+    [
+        (7, "Could not connect to server", "Google Cloud Storage cannot be reached"),
+        (18, "Transferred a partial file", "the connection to Google Cloud Storage breaks"),
+        (42, "Operation was aborted by an application callback", "nothing arrives from Google Cloud Storage"),
+        (56, "Failure when receiving data from the peer", "the connection to Google Cloud Storage breaks"),
+    ],
+)
+def test_a_connection(code, meaning, fault):
+    failure = f"libcurl code {code} meaning '{meaning}', error details: Recv failure"
+    assert said(f"All 3 retry attempts failed. The last failure: Error executing an HTTP request: {failure}") == (
+        f"{SHARD}: {fault} ({meaning}); look at the network; tried 4 times"
+    )
+
+
+@pytest.mark.parametrize("message", ["", "No such file: /out/train", f"Incompatible shapes{READING}"])
+def test_what_is_not_about_the_service(message):
+    assert cloud_errors.in_message(message) is None
