@@ -5,6 +5,7 @@ on, which is fair only with a model that never saw it; what remask itself holds 
 """
 
 import codecs
+import contextlib
 import csv
 import http.client
 import lzma
@@ -58,23 +59,44 @@ def main(options: ImdbOptions) -> int:
     Raises:
         RemaskError: the source cannot be had, is damaged, is not to be trusted or holds no reviews; or `out` exists.
     """
-    out, name = Path(options.out), options.source or URL
-    if out.exists() and not options.overwrite:
+    out, name = options.out, options.source or URL
+    if storage.exists(out) and not options.overwrite:
         raise RemaskError(f"{out}: exists already; choose another file with OUT=, or replace it with ARGS=--overwrite")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
-            path = _download(name, work) if name.startswith(("http://", "https://")) else Path(name)
-            with storage.open_write(options.out) as file:
-                counts = _make(path, file, name=name, work=work)
-        size = out.stat().st_size
+        with _work_folder(out) as work, _at_hand(name, work) as path, storage.open_write(out) as file:
+            counts = _make(path, file, name=name, work=work)
     except OSError as error:
         raise storage.explained(str(error.filename or out), error) from error
+    size = storage.size(out)
     kinds = ", ".join(f"{counts[polarity]:,} {meaning}" for polarity, meaning in _MEANING.items() if counts[polarity])
     recoded = f"; {counts['recoded']:,} not in UTF-8, read as ISO-8859-1" if counts["recoded"] else ""
     print(f"{out}: {sum(map(counts.__getitem__, _MEANING)):,} reviews ({kinds}), {size:,} bytes{recoded}")
     print(f"next: make records CSV={shlex.quote(options.out)}")
     return 0
+
+
+@contextlib.contextmanager
+def _work_folder(out: str) -> Iterator[str]:
+    """Give a folder for as much as the source has: where `out` will lie, or any, where that is a bucket."""
+    parent = None if storage.is_remote(out) else storage.local(out).parent
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{_base(out)}-", dir=parent) as work:
+        yield work
+
+
+@contextlib.contextmanager
+def _at_hand(name: str, work: str) -> Iterator[Path]:
+    """Give the source as a file or folder of the local disk."""
+    if name.startswith(("http://", "https://")):
+        yield _download(name, work)
+    else:
+        with storage.at_hand([name]) as (path,):
+            yield Path(path)
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _make(path: Path, out: IO[bytes], *, name: str, work: str) -> Counter[str]:

@@ -117,7 +117,7 @@ def check_source(path: str, *, column: str, encoding: str) -> None:
             commas, quotes and line ends are the bytes of ASCII.
     """
     _check_encoding(encoding)
-    with _open(path) as stream:
+    with _open(path, until=_HEADER_BYTES) as stream:
         _column_index(path, _read_header(path, stream), column=column, encoding=encoding)
 
 
@@ -174,10 +174,10 @@ def read_piece(piece: Piece, *, column: str, encoding: str) -> Iterator[Row | Ba
     Raises:
         RemaskError: the file cannot be read, is damaged, or is no longer the file that was split.
     """
-    with _open(piece.path) as stream:
+    stop = None if piece.length is None else piece.start + piece.length
+    with _open(piece.path, until=stop) as stream:
         header = _read_header(piece.path, stream)
         wanted = _column_index(piece.path, header, column=column, encoding=encoding)
-        stop = None if piece.length is None else piece.start + piece.length
         columns, start, line = len(header.names), piece.start, piece.first_line
         scanner = Scanner(stream, path=piece.path, columns=columns, start=start, line=line, stop=stop, wanted=wanted)
         for number, (_, line, data, reason) in enumerate(scanner, piece.first_row):
@@ -257,14 +257,18 @@ def _check_encoding(encoding: str) -> None:
 
 
 @contextmanager
-def _open(path: str) -> Iterator[BinaryIO]:
+def _open(path: str, *, until: int | None = None) -> Iterator[BinaryIO]:
     """Open a file for reading, unpacked if its name ends in .gz: the one place that touches the content of files.
+
+    Args:
+        path: of the file.
+        until: the byte of the file before which reading will stop, where that is known.
 
     Raises:
         RemaskError: whatever goes wrong in opening or, in the body of the `with`, in reading.
     """
     try:
-        with storage.open_read(path) if storage.is_remote(path) else open(path, "rb") as stream:
+        with storage.open_read(path, until=until) if storage.is_remote(path) else open(path, "rb") as stream:
             yield cast(BinaryIO, gzip.GzipFile(fileobj=stream) if path.endswith(".gz") else stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise RemaskError(f"{path}: is not a whole gzip file, as its name says it is: {error}") from error

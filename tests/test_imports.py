@@ -39,10 +39,10 @@ loaded = lambda: print(*sorted({name.partition(".")[0] for name in sys.modules})
 """
 
 
-def run(program: str) -> set[str]:
-    """Return the top-level packages that a program has imported when it is done."""
+def run(program: str, *, shows: str = "") -> set[str]:
+    """Return the top-level packages that a program has imported when it is done; or what else is to be shown."""
     done = subprocess.run(
-        [sys.executable, "-c", SHOWS + program + "\nloaded()"],
+        [sys.executable, "-c", SHOWS + shows + program + "\nloaded()"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -52,21 +52,23 @@ def run(program: str) -> set[str]:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
             "HOME": "/nonexistent",
+            "GCE_METADATA_HOST": "127.0.0.1:1",  # nobody is asked whether this is one of Google's machines
         },
     )
     assert done.returncode == 0, done.stderr
-    return set(done.stderr.splitlines()[-1].split())
+    return set(done.stderr.split("\n")[-2].split())
 
 
 def imported_by(*modules: str) -> set[str]:
     return run("import " + ", ".join(modules))
 
 
-def called(*argv: str) -> set[str]:
+def called(*argv: str, shows: str = "") -> set[str]:
     return run(
         f"sys.argv = {list(argv)!r}\n"
         f"try: runpy.run_module({argv[0]!r}, run_name='__main__', alter_sys=True)\n"
-        f"except SystemExit as end: pass"
+        f"except SystemExit as end: pass",
+        shows=shows,
     )
 
 
@@ -128,6 +130,39 @@ def test_records_need_neither_and_no_tensorflow():
         "transformers",
         "torch",
     }
+
+
+SHOWS_CLIENTS = """
+clients = ("google.auth", "google.cloud.storage", "records.gcs", "records.credentials")
+loaded = lambda: print(*(name for name in clients if name in sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("records", "verify", "--data", "no/such/folder"),
+        ("trainer", "train", "--data", "no/such/folder"),
+        ("trainer", "fill-mask", "--model", "no/such/folder", "--text", "[MASK]"),
+    ],
+    ids=" ".join,
+)
+def test_nobody_loads_a_client_of_the_cloud_who_has_no_use_for_it(argv):
+    assert not called(*argv, shows=SHOWS_CLIENTS)
+
+
+def test_beam_loads_googles_libraries_by_itself_and_we_do_not_use_them():
+    assert not {"records.gcs", "records.credentials"} & called(
+        "pipelines", "records", "--csv", "no/such/file", shows=SHOWS_CLIENTS
+    )
+
+
+def test_our_own_check_sees_a_client_of_the_cloud():
+    assert {"google.auth", "records.gcs"} <= called("records", "verify", "--data", "gs://b/a", shows=SHOWS_CLIENTS)
+
+
+def test_without_credentials_a_bucket_is_refused_before_tensorflow_is_loaded():
+    assert not called("trainer", "train", "--data", "gs://bucket/records") & {"tensorflow", "keras"}
 
 
 def test_a_data_set_is_opened_and_refused_without_tensorflow():

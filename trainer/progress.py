@@ -57,7 +57,9 @@ class Progress:
     ) -> None:
         self._metrics = storage.join(run_dir, METRICS_JSONL)
         _forget(self._metrics, start_step, evaluated)
-        self._writer = tf.summary.create_file_writer(storage.join(run_dir, "tensorboard"))
+        # In a bucket TensorFlow sends the whole file each time it flushes: not after ten values, but when we say so.
+        queue = {"max_queue": 1000, "flush_millis": 10 * 60 * 1000} if storage.is_remote(run_dir) else {}
+        self._writer = tf.summary.create_file_writer(storage.join(run_dir, "tensorboard"), **queue)
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._train_steps = train_steps
         self._first: tuple[int, float] | None = None  # the step first shown, and when: until then functions are traced

@@ -169,7 +169,26 @@ def test_a_csv_may_replace_itself(tmp_path: Path) -> None:
     assert (tmp_path / "imdb.csv").read_bytes() == CSV
 
 
-@pytest.mark.parametrize("path", ["nothing", "nothing.csv", "gs://bucket/aclImdb_v1.tar.gz"])
+@pytest.mark.cloud
+@pytest.mark.parametrize("name", ["source.tar.gz", "source.csv"])
+def test_out_of_a_bucket_and_into_one(cloud, tmp_path: Path, capsys, name: str) -> None:
+    source = CSV if name.endswith(".csv") else tar(tmp_path / name, REVIEWS).read_bytes()
+    cloud.storage.put("bucket", name, source)
+    for _ in range(2):
+        assert imdb.main(ImdbOptions(f"gs://bucket/{name}", "gs://bucket/made/imdb.csv", overwrite=True)) == 0
+    content = cloud.storage.objects("bucket")["made/imdb.csv"]
+    if name.endswith(".csv"):
+        assert content == CSV
+    else:
+        assert list(csv.reader(io.StringIO(content.decode(), newline=""))) == ROWS
+    assert capsys.readouterr().out.endswith("next: make records CSV=gs://bucket/made/imdb.csv\n")
+    with pytest.raises(RemaskError, match=r"^gs://bucket/made/imdb\.csv: exists already; choose another file"):
+        imdb.main(ImdbOptions(f"gs://bucket/{name}", "gs://bucket/made/imdb.csv"))
+    with pytest.raises(RemaskError, match=r"^gs://bucket/none\.csv: there is no such object$"):
+        imdb.main(ImdbOptions("gs://bucket/none.csv", f"{tmp_path}/imdb.csv"))
+
+
+@pytest.mark.parametrize("path", ["nothing", "nothing.csv"])
 def test_a_path_with_nothing_behind_it(tmp_path: Path, path: str) -> None:
     assert refusal(path, tmp_path / "imdb.csv") == f"{path}: no such file or folder; {FORMS}"
 

@@ -381,3 +381,36 @@ def test_reviews_are_read_as_pandas_reads_them() -> None:
     assert [(row.number, row.text, row.recoded) for row in rows if isinstance(row, Row)] == [
         (number, text, False) for number, text in enumerate(texts, 1)
     ]
+
+
+# ---------------------------------------------------------------- in a bucket
+
+
+@pytest.mark.cloud
+def test_files_in_a_bucket_are_read_as_those_on_the_local_disk(cloud, folder: Path) -> None:
+    data = b"id,text\n" + b"".join(b'%d,"row\n%d"\n' % (number, number) for number in range(1000))
+    for name in ("one.csv", "two.csv.gz"):
+        cloud.storage.put("bucket", f"in/deep/{name}", gzip.compress(data) if name.endswith(".gz") else data)
+    expected = read(write(folder / "case.csv", data))
+    found = find_sources(["gs://bucket/in/**/*.csv*", "gs://bucket/in/deep/one.csv"])
+    assert found == ("gs://bucket/in/deep/one.csv", "gs://bucket/in/deep/two.csv.gz")
+    for path in found:
+        check_source(path, column="text", encoding="utf-8")
+        assert read(path, piece_bytes=1000) == expected
+    with pytest.raises(RemaskError) as caught:
+        find_sources(["gs://bucket/in"])
+    assert str(caught.value) == ("gs://bucket/in: is a directory, expected CSV files: give 'gs://bucket/in/*.csv'")
+    with pytest.raises(RemaskError, match=r"^no such file: gs://bucket/\*\.tsv$"):
+        find_sources(["gs://bucket/*.tsv"])
+
+
+@pytest.mark.cloud
+def test_a_piece_of_a_file_in_a_bucket_costs_little_more_than_itself(cloud) -> None:
+    row = b"1," + b"x" * 1021 + b"\n"
+    cloud.storage.put("bucket", "large.csv", b"id,text\n" + row * (12 << 10))
+    middle = list(split_source("gs://bucket/large.csv", source=0))[1]
+    cloud.log.clear()
+    assert len(list(read_piece(middle, column="text", encoding="utf-8"))) == 4 << 10
+    header, asked = 1 << 20, sum(entry.sent for entry in cloud.log if entry.path.startswith("/download/"))
+    assert middle.length is not None
+    assert asked <= header + middle.length + (1 << 20)
