@@ -1,0 +1,219 @@
+"""Two real processes that train together on loopback, held against one; and what each process knows of the others."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from records.errors import RemaskError
+from trainer import checkpoint
+from trainer.accelerator import choose_strategy
+from trainer.config import TrainOptions
+from trainer.train import train
+from trainer.workers import ALONE, Place, Workers, place
+
+ROOT = Path(__file__).parents[2]
+HOW = (
+    'such as TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.2:2222", "10.0.0.3:2222"]}, "task": {"type": "worker", '
+    '"index": 0}}\', with another index for each'
+)
+
+
+def tf_config(job="worker", index=0, **cluster):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
+
+
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, tf_config(worker=["a:1"])])
+def test_a_process_is_alone_where_no_other_is_named(environment):
+    assert place(environment) == ALONE
+    assert ALONE.alone
+    assert ALONE.leads
+
+
+def test_places():
+    assert place(tf_config(index=1, worker=["a:1", "b:2"])) == Place(1, ("a:1", "b:2"))
+    assert place(tf_config("chief", 0, chief=["c:3"], worker=["a:1"])) == Place(0, ("c:3", "a:1"))
+    assert place(tf_config("worker", 0, chief=["c:3"], worker=["a:1"])) == Place(1, ("c:3", "a:1"))
+    assert not Place(1, ("a:1", "b:2")).leads
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"TF_CONFIG": "worker"}, f"TF_CONFIG: found worker, expected the addresses of all workers, {HOW}"),
+        (
+            {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
+            'TF_CONFIG: found {"cluster": {"worker": ["a:1", "b:1"]}}, expected the addresses of all workers, ' + HOW,
+        ),
+        (
+            tf_config("ps", 0, ps=["a:1"], worker=["b:1"]),
+            f"TF_CONFIG: found a task ps, expected chief and worker alone, {HOW}",
+        ),
+        (tf_config(index=2, worker=["a:1", "b:1"]), f"TF_CONFIG: found worker 2 of 2, counted from 0, {HOW}"),
+    ],
+)
+def test_what_is_no_cluster_of_ours_is_refused(environment, message):
+    with pytest.raises(RemaskError) as refused:
+        place(environment)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", ["tpu", "devices"])
+def test_workers_take_what_their_machines_have(name):
+    value = {"tpu": "local", "devices": 2}[name]
+    with pytest.raises(RemaskError) as refused:
+        choose_strategy(**{name: value}, place=Place(0, ("a:1", "b:1")))
+    assert str(refused.value) == (
+        f"{name}: found {value}, expected none beside the 2 workers of TF_CONFIG, each of which trains on every GPU of "
+        f"its machine, or else on its CPU"
+    )
+
+
+def test_alone_one_knows_what_one_says():
+    alone = Workers(tf.distribute.get_strategy())
+    assert alone.each(2.5).tolist() == [2.5]
+    assert alone.most(-1) == -1
+    alone.meet()
+    alone.check_alike(step=1, run={}, variables={})
+
+
+@pytest.fixture(scope="module")
+def options(tiny_data_set, tiny_shape, tmp_path_factory):
+    return TrainOptions(
+        data=tiny_data_set,
+        run_dir=str(tmp_path_factory.mktemp("together")),
+        model=tiny_shape,
+        train_steps=120,
+        global_batch_size=16,
+        eval_every=60,
+        checkpoint_every=2,
+        steps_per_loop=5,
+        learning_rate=1e-3,
+        warmup_steps=4,
+        shuffle_examples=60,
+        dropout=0.0,
+        probes=("we saw the [MASK] again.",),
+    )
+
+
+def started(options):
+    """Start two workers of a run."""
+    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in free]
+    for server in free:
+        server.close()
+    processes = []
+    for index in range(2):
+        arguments = [
+            f"--{name}={value}"
+            for name, value in vars(options).items()
+            if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
+        ]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *options.probes],
+                env={**os.environ, **tf_config(index=index, worker=addresses)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=ROOT,
+            )
+        )
+    return processes
+
+
+def ended(processes):
+    """Return the status of each, and what it said."""
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def wait_for_step(options, step, processes):
+    folder = f"{options.run_dir}/checkpoints"
+    deadline = time.monotonic() + 120
+    while not (found := checkpoint.paths(folder)) or checkpoint.step_of(found[-1]) < step:
+        assert all(process.poll() is None for process in processes), ended(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def last_state(options):
+    return checkpoint.read(checkpoint.paths(f"{options.run_dir}/checkpoints")[-1])
+
+
+def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
+    """By a signal to the one that follows; then to the end."""
+    first = started(options)
+    wait_for_step(options, 10, first)
+    first[1].send_signal(signal.SIGTERM)
+    statuses, said = ended(first)
+    assert statuses == [128 + signal.SIGTERM] * 2, said
+    stopped_at = last_state(options)[0].step
+    assert 10 <= stopped_at < options.train_steps
+    assert f"run the same command again to continue after step {stopped_at}\n" in said[0]
+    assert said[0].startswith("workers  2, at 127.0.0.1:")
+    assert said[1] == ""
+
+    statuses, said = ended(started(options))
+    assert statuses == [0, 0], said
+    assert said[1] == ""
+    alone = replace(options, run_dir=str(tmp_path))
+    assert train(alone) == 0
+    (ours, state), (theirs, expected) = last_state(options), last_state(alone)
+    for name, value in expected.items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-6, err_msg=name)
+    for two, one in zip(ours.evaluations, theirs.evaluations, strict=True):
+        assert two.loss == pytest.approx(one.loss, abs=1e-6)
+        assert (two.step, two.tokens) == (one.step, one.tokens)
+    assert lines(options, "step") == lines(alone, "step")
+    assert lines(options, "loss") == pytest.approx(lines(alone, "loss"), abs=1e-6)
+    made = [sorted(path.name for path in Path(run.run_dir, "export").iterdir()) for run in (options, alone)]
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_missed_and_said_to_be(options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path), train_steps=2000)
+    processes = started(run)
+    wait_for_step(run, 10, processes)
+    processes[0].kill()
+    statuses, said = ended(processes)
+    assert statuses == [-signal.SIGKILL, 1], said
+    (line,) = said[1].splitlines()
+    assert line.startswith("error: another worker is gone (")
+    assert f"). The run is saved up to step {last_state(run)[0].step}; start the same command again, on all " in line
+
+
+def lines(options, name):
+    """Return a column of the metrics at the borders of `steps_per_loop`."""
+    read = [json.loads(line) for line in Path(options.run_dir, "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in read if "loss" in line and line["step"] % options.steps_per_loop == 0]
+
+
+@pytest.mark.parametrize(
+    ("differs", "found"),
+    [("step", "step (40 and 0)"), ("options", "options or data"), ("weights", "weights")],
+)
+def test_workers_that_would_not_do_the_same_are_refused(differs, found):
+    asked = iter(("step", "options", "weights"))
+
+    class Two(Workers):
+        def each(self, value):
+            return np.array([value, 0 if next(asked) == differs else value], float)
+
+    two = Two(tf.distribute.get_strategy(), Place(0, ("a:1", "b:1")))
+    with pytest.raises(RemaskError) as refused:
+        two.check_alike(step=40, run={"options": 1}, variables={"a": tf.Variable([1.0])})
+    assert str(refused.value) == (
+        f"workers 0 and 1 would begin with another {found}; start all of them with the same command, on data, a model "
+        f"and a RUN that all of them see: a bucket, or a disk they share"
+    )
