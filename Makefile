@@ -12,17 +12,19 @@ SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
 PROBE := I have watched this [MASK] and it was awesome.
 
-OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
+OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES RUNNER PROJECT REGION BUCKET WORKERS JOB_ENDPOINT DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
 $(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are. Only a
 # dollar is make's own: write it twice.
 export $(OPTIONS)
 flag = $(if $($(1)),--$(2) "$$$(1)")
+# On Dataflow the data set goes into the bucket, unless OUT says where.
+RECORDS_OUT = $(if $(OUT)$(filter-out dataflow,$(or $(RUNNER),local)),--out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}")
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask test cloud-test test-slow check format clean \
+.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow check format clean \
 	bench bench-records bench-input bench-step bench-step-gpu bench-report tpu-check
 
 help: ## show this list
@@ -44,10 +46,11 @@ $(READY): constraints.txt setup.py
 imdb: $(READY) ## fetch the IMDB reviews as imdb.csv [FROM=url|folder|archive] [OUT=file]
 	@$(PY) -m pipelines imdb $(call flag,FROM,source) $(call flag,OUT,out) $(ARGS)
 
-records: $(READY) ## turn text into records [CSV=path-or-glob] [OUT=dir] [TOKENIZER=] [MAX_SEQ_LENGTH=128] [LONG_TEXT=pack|window|truncate] [PROCESSES=1]
-	@$(PY) -m pipelines records $(or $(call flag,CSV,csv),--preset sample) --out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}" \
+records: $(READY) ## turn text into records [CSV=path-or-glob] [OUT=dir] [TOKENIZER=] [MAX_SEQ_LENGTH=128] [LONG_TEXT=pack|window|truncate] [PROCESSES=1] [RUNNER=dataflow PROJECT= REGION= BUCKET= [WORKERS=]] [RUNNER=portable JOB_ENDPOINT=host:port]
+	@$(PY) -m pipelines records $(or $(call flag,CSV,csv),--preset sample) $(RECORDS_OUT) \
 		$(call flag,TOKENIZER,tokenizer) $(call flag,MAX_SEQ_LENGTH,max_seq_length) $(call flag,LONG_TEXT,long_text) \
-		$(call flag,PROCESSES,processes) $(ARGS)
+		$(call flag,PROCESSES,processes) $(call flag,RUNNER,runner) $(call flag,PROJECT,project) $(call flag,REGION,region) \
+		$(call flag,BUCKET,bucket) $(call flag,WORKERS,workers) $(call flag,JOB_ENDPOINT,job_endpoint) $(ARGS)
 
 verify: $(READY) ## read every shard again and hold it against the manifest [DATA=dir]
 	@$(PY) -m records verify $(call flag,DATA,data) $(ARGS)
@@ -73,10 +76,16 @@ fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RU
 	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) \
 		$(call flag,TOP_K,top_k) $(ARGS)
 
+doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
+	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+
 test: $(READY) ## run the tests, doctests included
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 
-cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
+cloud-doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
+	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+
+test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
 	@$(PY) -m pytest -m "cloud and not slow" $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)

@@ -23,6 +23,7 @@ BASE = [
 TRAIN = [
     "keras>=3.10,<4",
     "ml-dtypes>=0.4",
+    "packaging>=24",
     "safetensors>=0.5",
     "tensorboard>=2.19",
 ]

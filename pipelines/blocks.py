@@ -3,12 +3,13 @@
 Between the rows and the shards every document must meet its duplicates and find its shard: a shuffle. Documents travel
 in blocks, sorted by id, of which each shard takes a slice. Beam's local runner keeps what it groups in memory, so there
 the blocks lie in files and only references to slices travel, some 50 KB for the documents of 4 MB of text. Between
-machines the slices themselves travel, as bytes. A shard is put together in memory.
+machines the slices themselves travel, as bytes. A shard is put together in memory, in which a document is held once.
 """
 
 import io
+import itertools
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from records import storage
 BUCKETS = 1 << 17
 """Ranges of document ids, from which shards are put together."""
 
+_BATCH_TOKENS = 1 << 25  # read at once, at most but for those of the last part
+_BATCH_PARTS = 1 << 18  # one takes some 400 bytes beside its documents
 _LENGTH = np.dtype("<u4")
 _HEADER = struct.Struct("<IIQ")  # source, documents, tokens
 
@@ -137,9 +140,45 @@ def slices(
         document, token = ends
 
 
-def read_slices(parts: Iterable[Slice], *, dtype: np.dtype[np.unsignedinteger]) -> Documents:
-    """Read parts of blocks and merge them; `dtype` is that of a token."""
-    parts = list(parts)
+def read_slices(parts: Iterable[Slice], *, dtype: np.dtype[np.unsignedinteger]) -> tuple[Documents, NDArray[np.int64]]:
+    """Read parts of blocks and merge them: of documents that are equal the one of the first source stays.
+
+    They are merged in batches, each about as large as what is held by then, so that a document takes no more memory
+    the more often it occurs: all its copies come to one worker.
+
+    Args:
+        parts: in any order.
+        dtype: of a token.
+
+    Returns:
+        The documents, and how many others there were by source, `[sources]`.
+    """
+    held, dropped = None, np.zeros(0, np.int64)
+    waiting: list[Slice] = []
+    tokens = 0
+    for part in itertools.chain(parts, [None]):
+        if part is not None:
+            waiting.append(part)
+            tokens += part.last_token - part.first_token
+        least = max(_BATCH_TOKENS, len(held.tokens) if held else 0)
+        if waiting and (part is None or len(waiting) >= _BATCH_PARTS or tokens >= least):
+            read = _read(waiting, dtype)
+            held, duplicates = without_duplicates(_merged(held, read) if held else read)
+            dropped = _sum(dropped, np.bincount(duplicates))
+            waiting, tokens = [], 0
+    assert held is not None, "a shard of no documents"
+    return held, dropped
+
+
+def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:
+    """Return the first of each document, and the sources of the others, `[duplicates]`."""
+    new = np.append(True, (read.ids[1:] != read.ids[:-1]).any(axis=1))
+    kept = Documents(read.ids[new], read.source[new], read.length[new], read.offset[new], read.tokens)
+    return (_compact(kept) if 2 * kept.length.sum() < len(kept.tokens) else kept), read.source[~new]
+
+
+def _read(parts: Sequence[Slice], dtype: np.dtype[np.unsignedinteger]) -> Documents:
+    """Return the documents of parts."""
     ids, sources, lengths = [], [], []
     tokens = np.empty(sum(part.last_token - part.first_token for part in parts), dtype)
     filled = 0
@@ -155,18 +194,48 @@ def read_slices(parts: Iterable[Slice], *, dtype: np.dtype[np.unsignedinteger]) 
         tokens[filled:stop] = np.frombuffer(read[2], dtype)
         filled = stop
         sources.append(np.full(part.last - part.first, part.source))
-    id_, source = np.concatenate(ids).reshape(-1, DOCUMENT_ID_BYTES), np.concatenate(sources)
     length = np.concatenate(lengths).astype(np.int64)
-    offset = np.cumsum(length) - length
-    order = _by_id(id_, source)
-    return Documents(id_[order], source[order], length[order], offset[order], tokens)
+    id_ = np.concatenate(ids).reshape(-1, DOCUMENT_ID_BYTES)
+    return _sorted(Documents(id_, np.concatenate(sources), length, np.cumsum(length) - length, tokens))
 
 
-def without_duplicates(read: Documents) -> tuple[Documents, NDArray[np.int64]]:
-    """Return the first of each document, and the sources of the others, `[duplicates]`."""
-    new = np.append(True, (read.ids[1:] != read.ids[:-1]).any(axis=1))
-    kept = Documents(read.ids[new], read.source[new], read.length[new], read.offset[new], read.tokens)
-    return kept, read.source[~new]
+def _merged(one: Documents, other: Documents) -> Documents:
+    """Return the documents of both."""
+    return _sorted(
+        Documents(
+            np.concatenate((one.ids, other.ids)),
+            np.concatenate((one.source, other.source)),
+            np.concatenate((one.length, other.length)),
+            np.concatenate((one.offset, other.offset + len(one.tokens))),
+            np.concatenate((one.tokens, other.tokens)),
+        )
+    )
+
+
+def _sorted(read: Documents) -> Documents:
+    order = _by_id(read.ids, read.source)
+    return Documents(read.ids[order], read.source[order], read.length[order], read.offset[order], read.tokens)
+
+
+def _compact(read: Documents) -> Documents:
+    """Return the same documents without the tokens of others between theirs."""
+    edges = np.zeros(len(read.tokens) + 1, np.int8)
+    edges[read.offset] += 1
+    edges[read.offset + read.length] -= 1
+    place = np.argsort(read.offset)
+    offset = np.empty_like(read.offset)
+    offset[place] = np.cumsum(read.length[place]) - read.length[place]
+    return read._replace(offset=offset, tokens=read.tokens[np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_)])
+
+
+def _sum(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the sum of counts, of which one may know more sources.
+
+    >>> _sum(np.array([1, 2]), np.array([1, 0, 5])).tolist()
+    [2, 2, 5]
+    """
+    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+    return longer + np.pad(shorter, (0, len(longer) - len(shorter)))
 
 
 def _places(part: Slice, dtype: np.dtype[np.unsignedinteger]) -> list[tuple[int, int]]:

@@ -18,14 +18,15 @@ from records.errors import Changed, RemaskError
 _CLAIM = "job.json"
 
 
-def take(folder: str, *, take_over: bool) -> str:
+def take(folder: str, *, take_over: bool, ends_with_us: bool) -> str:
     """Claim a folder, and return what tells this job from all others.
 
-    A claim of a job that has died on this machine is no hindrance.
+    A claim of a job that has died with its process on this machine is no hindrance.
 
     Args:
         folder: of `.work`; it is emptied.
         take_over: whether to disregard another job's claim.
+        ends_with_us: whether the job ends when this process does, and nobody reads the claim on another machine.
 
     Raises:
         RemaskError: another job has claimed it.
@@ -38,7 +39,7 @@ def take(folder: str, *, take_over: bool) -> str:
     claim = {
         "job": job,
         "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **({"pid": os.getpid()} if ends_with_us else {}),
         "user": _user(),
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -73,14 +74,14 @@ def _read(folder: str) -> Mapping[str, Any]:
 
 
 def _is_dead(claim: Mapping[str, Any]) -> bool:
-    """Say whether a claim's job has ended on this machine; of others nothing is known."""
-    if claim.get("host") != socket.gethostname():
+    """Say whether a claim's job has ended with its process on this machine; of others nothing is known."""
+    if claim.get("host") != socket.gethostname() or "pid" not in claim:
         return False
     try:
         os.kill(int(claim["pid"]), 0)
     except ProcessLookupError:
         return True
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError):
         return False
     return False
 

@@ -1,5 +1,6 @@
 """The options of `pipelines`. Only the standard library: help is instant."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ MAX_SHARDS = 100_000
 SAMPLE_TOKENIZER = "train:2000"
 DEFAULT_OUT = "out/sample"
 RUNNERS = ("local", "dataflow", "portable")
+ENVIRONMENTS = ("DOCKER", "PROCESS", "EXTERNAL", "LOOPBACK")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {"sample": {"max_seq_length": 32}}
 """Options to start from: `sample` suits the embedded reviews, and a model that is to learn from them in a minute."""
@@ -62,6 +64,12 @@ class RecordsOptions:
     beam_args: tuple[str, ...] = option((), "further options, of Beam's own: --beam_args=--network=x", group="machine")
     job_name: str = option("", "name of the job; made of the data set's name when empty", group="machine")
     job_endpoint: str = option("", "of a portable runner's job server", group="portable", metavar="HOST:PORT")
+    environment_type: str = option(
+        "DOCKER", "how the workers of a portable runner are started", group="portable", choices=ENVIRONMENTS
+    )
+    environment_config: str = option(
+        "", "their image, their command, or the address of a pool of them", group="portable", metavar="TEXT"
+    )
     project: str = option("", "project that pays for the job", group="dataflow")
     region: str = option("", "region in which it runs, best that of the bucket", group="dataflow")
     bucket: str = option("", "bucket of temporary files, and of the data set unless out says where", group="dataflow")
@@ -79,8 +87,27 @@ class RecordsOptions:
         require(0 <= self.num_shards <= MAX_SHARDS, "num_shards", self.num_shards, f"0 to {MAX_SHARDS}")
         require(self.processes >= 1, "processes", self.processes, "at least 1")
         require(self.workers >= 0, "workers", self.workers, "0 or more")
+        if self.job_name:
+            require(
+                bool(re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", self.job_name)),
+                "job_name",
+                self.job_name,
+                "up to 63 small letters, digits and dashes, with a letter first and no dash last",
+            )
+        for label in self.labels:
+            require(
+                bool(re.fullmatch(r"[a-z][-_a-z0-9]{0,62}=[-_a-z0-9]{0,63}", label)),
+                "labels",
+                label,
+                "KEY=VALUE in small letters, digits, dashes and underscores, as bills know them",
+            )
         if self.runner == "portable":
-            require(bool(self.job_endpoint), "job_endpoint", "none", "that of a job server, such as localhost:8099")
+            require(
+                bool(re.fullmatch(r".+:\d{1,5}", self.job_endpoint)),
+                "job_endpoint",
+                self.job_endpoint or "none",
+                "that of a job server, such as localhost:8099: give JOB_ENDPOINT=",
+            )
         if self.runner == "dataflow":
             require(bool(self.project), "project", "none", "the one that pays for the job: give PROJECT=")
             require(bool(self.region), "region", "none", "one such as us-central1: give REGION=")
@@ -90,7 +117,7 @@ class RecordsOptions:
                 "none",
                 "one in that region: give BUCKET=, or OUT=gs://...",
             )
-            require("/" not in self.bucket, "bucket", self.bucket, "a name, without gs:// and slashes")
+            require(not set("/:") & set(self.bucket), "bucket", self.bucket, "a name, without gs:// and slashes")
             require(
                 self.out == DEFAULT_OUT or self.out.startswith("gs://"),
                 "out",

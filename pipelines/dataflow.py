@@ -1,56 +1,125 @@
-"""Runs the graph on Google Cloud Dataflow: what is submitted, how it is watched, and what its errors mean."""
+"""Runs the graph on Google Cloud Dataflow: what is submitted, and how it is watched."""
 
 import contextlib
 import logging
+import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineState
-from google.api_core import exceptions
+from apache_beam.utils.retry import PermanentException
+from google.api_core import exceptions, retry
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import dataflow as api
 from tqdm import tqdm
 
-import pipelines
-from pipelines import engine
+from pipelines import dataflow_errors, engine
 from pipelines.config import RecordsOptions
-from pipelines.documents import NAMESPACE
+from pipelines.documents import NAMESPACE, ROWS, SHARDS
 from records import credentials, gcs
 from records.cloud_errors import grant, role_for
 from records.errors import RemaskError
 from records.paths import parts
 
 POLL_SECONDS = 5.0
-_LINE_SECONDS = 60.0  # between two lines, where there is no terminal
-_API = "dataflow.googleapis.com"
-_ERROR = 5  # JobMessageImportance.JOB_MESSAGE_ERROR
-_SETUP = Path(pipelines.__file__).parents[1] / "setup.py"
+LINE_SECONDS = 60.0
+"""Between two lines of progress where there is no terminal, unless the state changes."""
+PATIENCE = 60.0
+"""Seconds for which a request is repeated, and which a job that has failed may take to say why: mostly some 30."""
+
+_DONE, _CANCELLED = "DONE", "CANCELLED"
+_ENDED = (_DONE, "FAILED", _CANCELLED, "UPDATED", "DRAINED")
+_NAME = 40  # characters of a data set's name in that of a job
+_CLIENTS = (api.JobsV1Beta3Client, api.MetricsV1Beta3Client, api.MessagesV1Beta3Client)
+
+
+class Service:
+    """Dataflow, as far as one project in one region has to do with it.
+
+    Args:
+        options: which name both.
+    """
+
+    def __init__(self, options: RecordsOptions) -> None:
+        self._options, self._credentials = options, credentials.find()
+        self._jobs, self._metrics, self._messages = (client(credentials=self._credentials) for client in _CLIENTS)
+        self._where = {"project_id": options.project, "location": options.region}
+        unwell = retry.if_exception_type(
+            exceptions.ServiceUnavailable, exceptions.InternalServerError, exceptions.TooManyRequests
+        )
+        self._persistent = {"retry": retry.Retry(unwell, timeout=PATIENCE), "timeout": PATIENCE}
+
+    def check(self) -> None:
+        """Ask for the jobs there are, for no other reason than to see whether we are answered.
+
+        Raises:
+            RemaskError: there is no such project or region, Dataflow is not enabled, or we may not use it.
+        """
+        with self.explained():
+            self._jobs.list_jobs(api.ListJobsRequest(**self._where, page_size=1), **self._persistent)
+
+    def state(self, job: str) -> str:
+        """Return the state of a job: PENDING, RUNNING, DONE, FAILED and others."""
+        found = self._jobs.get_job(api.GetJobRequest(**self._where, job_id=job), **self._persistent)
+        return found.current_state.name.removeprefix("JOB_STATE_")
+
+    def counters(self, job: str) -> dict[str, int]:
+        """Return our own metrics of a job, by name; none where the service has none yet."""
+        try:
+            request = api.GetJobMetricsRequest(**self._where, job_id=job)
+            found = self._metrics.get_job_metrics(request, **self._persistent).metrics
+        except exceptions.NotFound:
+            return {}
+        counters: dict[str, int] = {}
+        for each in found:  # each comes twice: with finished work alone, and with what is under way
+            if each.name.context.get("namespace") == NAMESPACE:
+                counters[each.name.name] = max(int(each.scalar or 0), counters.get(each.name.name, 0))
+        return counters
+
+    def errors(self, job: str) -> list[str]:
+        """Return what the log of a job says of errors."""
+        request = api.ListJobMessagesRequest(
+            **self._where, job_id=job, minimum_importance=api.JobMessageImportance.JOB_MESSAGE_ERROR
+        )
+        found = self._messages.list_job_messages(request, **self._persistent)
+        return [message.message_text for message in found if message.message_text]
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn refusals of the service into words for the user."""
+        try:
+            yield
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
+            raise RemaskError(self.refusal(error)) from error
+
+    def refusal(self, error: Exception) -> str:
+        """Return what an error of the service means to the user."""
+        cause = error.cause if isinstance(error, exceptions.RetryError) and error.cause else error
+        account = credentials.account(self._credentials)
+        return dataflow_errors.refusal(
+            cause, project=self._options.project, region=self._options.region, account=account
+        )
 
 
 def check(options: RecordsOptions) -> None:
     """Refuse what can be known to fail before anything is read.
 
     Raises:
-        RemaskError: the bucket is not there or may not be written, or there is no package to give to workers.
+        RemaskError: a bucket is not there or may not be used, there is no package to give to workers, or Dataflow does
+            not answer as it should.
     """
-    if not _SETUP.is_file() and not options.sdk_container_image:
+    if not engine.SETUP.is_file() and not options.sdk_container_image:
         raise RemaskError(
-            f"{_SETUP}: missing, so there is no package to give to Dataflow's workers; run from a clone of remask, or "
-            f"name an image that holds it with --sdk_container_image"
+            f"{engine.SETUP}: missing, so there is no package to give to Dataflow's workers; run from a clone of "
+            f"remask, or name an image that holds it with --sdk_container_image"
         )
-    bucket, _ = parts(options.folder)
-    for each in dict.fromkeys((options.bucket or bucket, bucket)):
-        if missing := gcs.missing_permissions(each):
-            account = credentials.account(gcs.client()._credentials)
-            raise RemaskError(
-                f"gs://{each}: {account or 'this account'} lacks {', '.join(missing)}; grant it with "
-                f"'{grant(each, account, role_for(missing[-1]))}'"
-            )
+    for bucket in dict.fromkeys((_bucket(options), parts(options.folder)[0])):
+        _check_bucket(bucket, options)
+    Service(options).check()
 
 
 def flags(options: RecordsOptions, *, job: str) -> list[str]:
@@ -61,7 +130,7 @@ def flags(options: RecordsOptions, *, job: str) -> list[str]:
     >>> [flag for flag in flags(options, job="0123456789ab") if "job_name" in flag or "temp" in flag]
     ['--job_name=remask-a-01234567', '--temp_location=gs://b/remask/temp']
     """
-    bucket = options.bucket or parts(options.folder)[0]
+    bucket = _bucket(options)
     wanted = {
         "runner": "DataflowRunner",
         "project": options.project,
@@ -74,26 +143,33 @@ def flags(options: RecordsOptions, *, job: str) -> list[str]:
         "machine_type": options.machine_type,
         "service_account_email": options.service_account,
         "sdk_container_image": options.sdk_container_image,
-        "setup_file": "" if options.sdk_container_image else str(_SETUP),
+        "setup_file": "" if options.sdk_container_image else str(engine.SETUP),
     }
     labels = [f"--labels={label}" for label in ("application=remask", *options.labels)]
-    return [*(f"--{name}={value}" for name, value in wanted.items() if value), *labels, *options.beam_args]
+    # Workers import what they run, and need not be told what else is installed here.
+    without = ["--no_save_main_session", "--experiments=disable_logging_submission_environment"]
+    return [*(f"--{name}={value}" for name, value in wanted.items() if value), *labels, *without, *options.beam_args]
 
 
 def job_name(options: RecordsOptions, *, job: str) -> str:
-    """Return a name that says what is made, and that no other job has."""
+    """Return a name that says what is made, and that no other job has.
+
+    >>> from pipelines.config import RecordsOptions
+    >>> job_name(RecordsOptions(out="gs://b/Reviews_2024 (all)"), job="0123456789ab")
+    'remask-reviews-2024-all-01234567'
+    """
     if options.job_name:
         return options.job_name
-    data_set = re.sub(r"[^a-z0-9]+", "-", options.folder.rstrip("/").rpartition("/")[2].lower()).strip("-")
-    return f"remask-{data_set or 'records'}-{job[:8]}"
+    name = re.sub(r"[^a-z0-9]+", "-", options.folder.rstrip("/").rpartition("/")[2].lower())[:_NAME].strip("-")
+    return f"remask-{name or 'records'}-{job[:8]}"
 
 
 def rehearse(build: engine.Build, options: RecordsOptions) -> None:
     """Build the graph and the package; submit nothing."""
-    arguments = flags(options, job="dry-run-")
-    with _errors_explained(options):
-        pipeline = beam.Pipeline(options=PipelineOptions([*arguments, "--dry_run"]))
-        build(pipeline)
+    arguments = flags(options, job="dry-run")
+    pipeline = _pipeline([*arguments, "--dry_run=True"])
+    build(pipeline)
+    with _staged():
         pipeline.run()
     print("Dataflow would be given", *arguments, sep="\n  ")
 
@@ -106,35 +182,39 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
 
     Raises:
         RemaskError: it could not be submitted, it failed, or somebody cancelled it.
+        engine.GoesOn: nobody knows what became of it.
     """
-    for name in ("google", "apache_beam"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    service = Service(options)
     print("staging the package and the graph", file=sys.stderr, flush=True)
-    with _errors_explained(options):
-        pipeline = beam.Pipeline(options=PipelineOptions(flags(options, job=job)))
-        build(pipeline)
-        result = pipeline.run()
-    id_, where = result.job_id(), f"--project={options.project} --region={options.region}"
-    print(f"job        {id_}\nlook       {page(options, id_)}", flush=True)
-    cancel = f"gcloud dataflow jobs cancel {id_} {where}"
+    pipeline = _pipeline(flags(options, job=job))
+    build(pipeline)
+    with service.explained(), _staged():
+        id_ = str(pipeline.run().job_id())
+    look, cancel = page(options, id_), cancelling(options, id_)
+    print(f"job        {id_}\nlook       {look}\ncancel     {cancel}", flush=True)
     if options.detach:
-        print(f"cancel     {cancel}\nnext       when it has ended: make show DATA={options.folder}")
+        print(f"next       when it has ended: make show DATA={options.folder}")
         return 0
     try:
-        with _errors_explained(options):
-            state = _watch(result)
+        state = _watch(service, id_)
     except KeyboardInterrupt:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
         return 130
-    if state == PipelineState.DONE:
+    except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
+        raise engine.GoesOn(
+            f"{service.refusal(error)}. Job {id_} goes on without this command: see {look}; to end it: {cancel}"
+        ) from error
+    if state == _DONE:
         return None
-    said = [message for message in _errors(result) if message]
-    told = next((told for message in said if (told := engine.message(message))), "")
-    if told:
-        raise RemaskError(told)
-    if state == PipelineState.CANCELLED:
+    if state == _CANCELLED:
         raise RemaskError(f"job {id_} was cancelled; the same command runs it again")
-    raise RemaskError(_failure(id_, state, said, page(options, id_)))
+    said = _reasons(service, id_)
+    if told := next((told for text in said if (told := engine.message(text))), ""):
+        raise RemaskError(told)
+    why = dataflow_errors.failure(
+        said, project=options.project, region=options.region, service_account=options.service_account
+    )
+    raise RemaskError(f"job {id_} has ended as {state}: {why}. All it said: {look}")
 
 
 def page(options: RecordsOptions, id_: str) -> str:
@@ -142,86 +222,104 @@ def page(options: RecordsOptions, id_: str) -> str:
     return f"https://console.cloud.google.com/dataflow/jobs/{options.region}/{id_}?project={options.project}"
 
 
-def _watch(result: Any) -> str:
-    """Show the job's own metrics until it ends; return how it ended."""
-    with tqdm(unit=" rows", unit_scale=True, desc="queued", disable=None, leave=False) as bar:
-        said = time.monotonic()
-        while not PipelineState.is_terminal(state := result.state):
-            counted = _counters(result)
-            text = f"{state.lower()}, {counted.get('shards', 0):,} shards written"
-            bar.set_description(text)
-            bar.update(counted.get("rows", 0) - bar.n)
-            if bar.disable and time.monotonic() - said >= _LINE_SECONDS:
-                said = time.monotonic()
-                print(f"{text}, {counted.get('rows', 0):,} rows read", file=sys.stderr, flush=True)
-            time.sleep(POLL_SECONDS)
-    counted = _counters(result)
-    print(f"ended      {state}: {counted.get('rows', 0):,} rows read, {counted.get('shards', 0):,} shards written")
-    return str(state)
+def cancelling(options: RecordsOptions, id_: str) -> str:
+    """Return the command that ends a job."""
+    return f"gcloud dataflow jobs cancel {id_} --project={options.project} --region={options.region}"
 
 
-def _counters(result: Any) -> dict[str, int]:
-    """Return our metrics of a job, by name; none where the service has none to give yet."""
-    with contextlib.suppress(exceptions.NotFound):
-        found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
-        return {each.key.metric.name: each.committed or each.attempted or 0 for each in found}
-    return {}
+def _bucket(options: RecordsOptions) -> str:
+    """Return the bucket of temporary files."""
+    return options.bucket or parts(options.folder)[0]
 
 
-def _errors(result: Any) -> Iterator[str]:
-    """Yield what the job's log says of errors."""
-    token = None
-    while True:
-        messages, token = result._runner.dataflow_client.list_messages(result.job_id(), page_token=token)
-        yield from (str(message.message_text) for message in messages if message.message_importance == _ERROR)
-        if not token:
-            return
+def _check_bucket(bucket: str, options: RecordsOptions) -> None:
+    """Refuse a bucket in which we lack permissions; say where it is, if that is far from the workers."""
+    if missing := gcs.missing_permissions(bucket, (*gcs.READ, *gcs.WRITE, "storage.buckets.get")):
+        account = credentials.account(credentials.find())
+        commands = dict.fromkeys(f"'{grant(bucket, account, role_for(permission))}'" for permission in missing)
+        raise RemaskError(
+            f"gs://{bucket}: {account or 'this account'} lacks {', '.join(missing)}; grant it with "
+            f"{' and '.join(commands)}"
+        )
+    where = gcs.location(bucket)
+    if where != options.region and not options.region.startswith(f"{where}-"):  # us, eu and asia hold several regions
+        print(
+            f"note: bucket {bucket} is in {where}, and the job runs in {options.region}: what goes between them takes "
+            f"longer, and costs",
+            file=sys.stderr,
+        )
 
 
-def _failure(id_: str, state: str, said: list[str], look: str) -> str:
-    """Return what to say of a job that failed for a reason that is not ours to know."""
-    for message in said:
-        if found := re.search(r"ModuleNotFoundError: No module named '(\w+)'", message):
-            return (
-                f"job {id_} failed: its workers have no package '{found[1]}'. They install what setup.py says, or "
-                f"bring it in the image that --sdk_container_image names; see {look}"
-            )
-    lines = [line.strip() for message in said[:1] for line in message.splitlines() if line.strip()]
-    return f"job {id_} has ended as {state} ({lines[-1] if lines else 'it does not say why'}); see {look}"
+def _pipeline(arguments: list[str]) -> beam.Pipeline:
+    """Return an empty pipeline with Beam's own options."""
+    for name in ("google", "apache_beam"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        return beam.Pipeline(options=PipelineOptions(arguments))
+    except ValueError as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RemaskError(
+            f"Beam does not take these options ({said[-1]}); it was given {' '.join(arguments)}"
+        ) from None
 
 
 @contextlib.contextmanager
-def _errors_explained(options: RecordsOptions) -> Iterator[None]:
-    """Turn refusals of the service into words for the user."""
+def _staged() -> Iterator[None]:
+    """Say in one line what Beam could not do when it makes and stages what is submitted.
+
+    It runs `python -m build`, and setup.py where there is no such module; both say more on standard error than anybody
+    wants to know, unless they fail.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said, _standard_error_to(said.fileno()):
+        try:
+            yield
+        except PermanentException as error:  # a name that another job has
+            raise RemaskError(f"Dataflow has not taken the job ({error})") from error
+        except (OSError, RuntimeError) as error:  # of Beam's own, where a bucket or a process has failed
+            said.seek(0)
+            lines = [line.strip() for line in [str(error), *said.read().decode().splitlines()] if line.strip()]
+            raise RemaskError(
+                f"Beam could not stage the job ({lines[-1] if lines else type(error).__name__})"
+            ) from error
+
+
+@contextlib.contextmanager
+def _standard_error_to(file: int) -> Iterator[None]:
+    """Let standard error, also that of child processes, go to an open file while the block runs."""
+    kept = os.dup(2)
+    os.dup2(file, 2)
     try:
         yield
-    except exceptions.GoogleAPICallError as error:
-        raise RemaskError(_refusal(error, options)) from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
-def _refusal(error: exceptions.GoogleAPICallError, options: RecordsOptions) -> str:
-    said, project = error.message.splitlines()[0] if error.message else type(error).__name__, options.project
-    if "has not been used in project" in said or "SERVICE_DISABLED" in str(error):
-        enable = f"gcloud services enable {_API} --project={project}"
-        return f"project {project}: Dataflow is not enabled; enable it with '{enable}'"
-    if isinstance(error, exceptions.Forbidden):
-        account = credentials.account(gcs.client()._credentials) or "ACCOUNT"
-        kind = "serviceAccount" if account.endswith("gserviceaccount.com") else "user"
-        return (
-            f"project {project}: {account} may not run jobs on Dataflow ({said}); grant it with 'gcloud projects "
-            f"add-iam-policy-binding {project} --member={kind}:{account} --role=roles/dataflow.developer'"
-        )
-    if isinstance(error, exceptions.ResourceExhausted | exceptions.TooManyRequests):
-        return (
-            f"region {options.region}: the quota of project {project} is used up ({said}); give fewer WORKERS, or "
-            f"another REGION"
-        )
-    if isinstance(error, exceptions.InvalidArgument) and "location" in said.lower():
-        return (
-            f"region {options.region}: Dataflow knows no such region ({said}); 'gcloud compute regions list' lists them"
-        )
-    if isinstance(error, exceptions.NotFound):
-        return f"project {project}: Dataflow finds no such project or region ({said}); look at PROJECT= and REGION="
-    if isinstance(error, exceptions.ServiceUnavailable):
-        return f"Dataflow cannot be reached ({said}); look at the network, and run the same command again"
-    return f"Dataflow refuses the job ({said})"
+def _watch(service: Service, job: str) -> str:
+    """Show the job's own metrics until it ends; return how it ended."""
+    last, said_at = "", 0.0
+    with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as bar:
+        while (state := service.state(job)) not in _ENDED:
+            counted = service.counters(job)
+            rows, shards = counted.get(ROWS, 0), f"{counted.get(SHARDS, 0):,} shards written"
+            text = f"{state.lower().replace('_', ' ')}, {shards}"
+            bar.set_description_str(text)
+            bar.update(rows - bar.n)
+            if bar.disable and (state != last or time.monotonic() - said_at >= LINE_SECONDS):
+                last, said_at = state, time.monotonic()
+                print(f"{text}, {rows:,} rows read", file=sys.stderr, flush=True)
+            time.sleep(POLL_SECONDS)
+    counted = service.counters(job)
+    print(f"ended      {state}: {counted.get(ROWS, 0):,} rows read, {counted.get(SHARDS, 0):,} shards written")
+    return state
+
+
+def _reasons(service: Service, job: str) -> list[str]:
+    """Return what a job says of its failure, which it may take some time to say; nothing where nobody can be asked."""
+    until = time.monotonic() + PATIENCE
+    said: list[str] = []
+    with contextlib.suppress(exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError):
+        while not (said := service.errors(job)) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+    return said

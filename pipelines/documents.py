@@ -22,11 +22,8 @@ from records.manifest import SPLITS
 WORK = ".work"
 """Folder below that of the data set for what is gone when it is finished."""
 
-LETTERS = f"{WORK}/dead_letters"
-"""Folder of a file of malformed rows for each part of the input that has any, in the order of their names."""
-
-NAMESPACE, BYTES, ROWS = "remask", "bytes", "rows"
-"""Metrics of the job: bytes of the rows that are tokenized, and how many rows."""
+NAMESPACE, ROWS, SHARDS = "remask", "rows", "shards"
+"""Metrics of the job: rows that are tokenized, shards that are written."""
 
 _BATCH = 512  # rows tokenized at once, at most
 _BATCH_SIZE = 4 << 20  # characters of them, at most but for the last row: a token takes about 100 bytes at first
@@ -59,12 +56,23 @@ class Shape(NamedTuple):
 
     folder: str  # of the data set
     blocks: str  # folder for block files; "": blocks travel, there is no disk that all workers share
+    piece_bytes: int  # of the input, at least, that a worker reads at once
     column: str
     encoding: str
     validation_fraction: float
     num_shards: int
     layout: Layout
     job: str  # what tells this job from all others
+
+    @property
+    def sources(self) -> str:
+        """Path of the list of input files."""
+        return storage.join(self.folder, WORK, self.job, "sources.json")
+
+    @property
+    def letters(self) -> str:
+        """Folder of a file of malformed rows for each part of the input that has any, in the order of their names."""
+        return storage.join(self.folder, WORK, self.job, "dead_letters")
 
     @property
     def token(self) -> np.dtype[np.unsignedinteger]:
@@ -87,7 +95,7 @@ class TokenizePiece(beam.DoFn):
         rows = read_piece(piece, column=self._shape.column, encoding=self._shape.encoding)
         batches = _batches(rows)
         for part in itertools.count():
-            name = f"{piece.source:05d}-{piece.start:015d}-{piece.length or 0}-{part:05d}"
+            name = f"{piece.source:06d}-{piece.start:015d}-{piece.length or 0}-{part:05d}"
             counts = Rows()
             bad: list[BadRow] = []
             documents: list[Documents] = []
@@ -106,10 +114,9 @@ class TokenizePiece(beam.DoFn):
                 return
             yield from self._blocks(name, documents, source=piece.source)
             if bad:
-                path = storage.join(self._shape.folder, LETTERS, f"{name}.jsonl")
+                path = storage.join(self._shape.letters, f"{name}.jsonl")
                 storage.write_bytes(path, _lines(bad, piece.path, self._shape.encoding))
             Metrics.counter(NAMESPACE, ROWS).inc(counts.rows)
-            Metrics.counter(NAMESPACE, BYTES).inc(size)
             yield beam.pvalue.TaggedOutput("rows", (piece.source, counts))
 
     def _documents(self, texts: list[str]) -> "Documents":

@@ -3,28 +3,43 @@
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
+import pipelines
 from pipelines.config import RecordsOptions
 from pipelines.progress import Progress
 from records import storage
 from records.errors import RemaskError
 
+
+class GoesOn(RemaskError):
+    """The command ends and the job does not: its folder stays claimed."""
+
+
 Build = Callable[[beam.Pipeline], Any]
 """Adds the flow to a pipeline."""
 
+SETUP = Path(pipelines.__file__).parents[1] / "setup.py"
+"""Describes this distribution to those that build it for workers; a package that was installed has none."""
+
+_CONNECT_SECONDS = 5.0
+
 
 def check(options: RecordsOptions) -> None:
-    """Refuse what an engine could not read or write.
+    """Refuse what an engine could not read or write, and an engine that is not there.
 
     Raises:
-        RemaskError: paths on this machine's disk for Dataflow's workers, or no way to give them this package.
+        RemaskError: paths on this machine's disk for Dataflow's workers, or what else can be known not to work.
     """
+    if options.runner == "portable":
+        _check_endpoint(options.job_endpoint)
     if options.runner != "dataflow":
         return
     for path in options.csv:
@@ -116,16 +131,38 @@ def _run_here(build: Build, options: RecordsOptions) -> None:
 
 def _run_portable(build: Build, options: RecordsOptions) -> None:
     """Run behind a job endpoint: Flink's, Spark's, Prism's."""
+    # Containers come with Beam alone; whoever starts workers otherwise has installed this package.
+    package = options.environment_type == "DOCKER" and not options.environment_config and SETUP.is_file()
     flags = [
         "--runner=PortableRunner",
         f"--job_endpoint={options.job_endpoint}",
         f"--job_name={options.job_name or 'remask-records'}",
+        f"--environment_type={options.environment_type}",
+        *([f"--environment_config={options.environment_config}"] if options.environment_config else []),
+        *([f"--setup_file={SETUP}"] if package else []),
         *options.beam_args,
     ]
     pipeline = beam.Pipeline(options=PipelineOptions(flags))
     build(pipeline)
-    state = pipeline.run().wait_until_finish()
+    result = pipeline.run()
+    try:
+        state = result.wait_until_finish()
+    except KeyboardInterrupt:
+        result.cancel()
+        raise
     if state != PipelineState.DONE:
         raise RemaskError(
             f"job_endpoint {options.job_endpoint}: the job ended as {state}; the log of its runner says why"
         )
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Refuse a job endpoint at which nobody listens, for which Beam would wait a minute."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RemaskError(
+            f"job_endpoint {endpoint}: no job server answers there ({error.strerror or error}); start one, such as "
+            f"Flink's with 'docker run --net=host apache/beam_flink1.19_job_server'"
+        ) from None

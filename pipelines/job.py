@@ -22,17 +22,19 @@ from pipelines import claim, engine, sample, source, summary, tokens
 from pipelines.blocks import BUCKETS, Block, Slice, slices
 from pipelines.clean import clean
 from pipelines.config import RecordsOptions
-from pipelines.documents import NAMESPACE, WORK, Rows, Shape, TokenizePiece
+from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePiece
 from pipelines.publish import DEAD_LETTERS, publish
-from pipelines.shards import Kept, Layout, file_name, shard_of_bucket, write_shard
+from pipelines.shards import Kept, Layout, ShardKey, shard_of_bucket, write_shard
 from pipelines.source import Row, check_source, find_sources, read_piece, split_source
 from records import storage, tokenizer
 from records.errors import RemaskError
-from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Source, Tokenizer
+from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
 _HEADERS_AT_ONCE = 16  # of files in buckets
+PIECE_BYTES = 4 << 20
+_PIECES = 100_000  # about, at most: of more text they are larger, and fewer files have to be cut
 _FANOUT = 16  # sums on the way to the sum of all, so that no worker adds up what all workers send
 
 
@@ -44,10 +46,13 @@ def main(options: RecordsOptions) -> int:
     if options.dry_run:
         return _rehearse(options)
     work = storage.join(options.folder, WORK)
-    job = claim.take(work, take_over=options.overwrite)
+    here = options.runner == "local" and not storage.is_remote(options.folder)
+    job = claim.take(work, take_over=options.overwrite, ends_with_us=here)
     try:
         with _blocks(options) as blocks:
             ended = _run(options, job, blocks)
+    except engine.GoesOn:
+        raise
     except BaseException:
         claim.release(work, job)
         raise
@@ -58,28 +63,35 @@ def main(options: RecordsOptions) -> int:
     return 0
 
 
-def build(
-    pipeline: beam.Pipeline, sources: Sequence[str], shape: Shape, described: Data, about: dict[str, Any]
-) -> beam.PCollection:
-    """Add the whole flow to a pipeline: files, pieces, documents, shards, manifest."""
+def build(pipeline: beam.Pipeline, shape: Shape, described: Data, about: dict[str, Any]) -> beam.PCollection:
+    """Add the whole flow to a pipeline: files, pieces, documents, shards, manifest.
+
+    The graph is as large for a hundred thousand files as for one, since engines limit its size: what the files are
+    stands in a list in the work folder.
+    """
     pieces = (
         pipeline
-        | "Sources" >> beam.Create(list(enumerate(sources)))
-        | "Pieces" >> beam.FlatMapTuple(lambda number, path: split_source(path, source=number))
+        | "List" >> beam.Create([shape.sources])
+        | "Sources" >> beam.FlatMap(lambda path: enumerate(source.read_list(path)))
+        | "Spread sources" >> beam.Reshuffle()
+        | "Pieces"
+        >> beam.FlatMapTuple(
+            lambda number, listed: split_source(listed.path, source=number, piece_bytes=shape.piece_bytes)
+        )
         | "Spread" >> beam.Reshuffle()
     )
     documents = pieces | "Documents" >> beam.ParDo(TokenizePiece(shape)).with_outputs("rows", main="blocks")
-    in_all = beam.CombineGlobally(_total)
+    in_all = beam.CombineGlobally(TokensInAll())
     plan = (
         documents.blocks
-        | "Tokens by bucket" >> beam.Map(_token_counts)
+        | "Tokens by bucket" >> beam.Map(_tokens_by_bucket)
         | "In all" >> (in_all if shape.blocks else in_all.with_fanout(_FANOUT))
         | "Plan" >> beam.Map(_plan, shape)
     )
     part: Any = Slice if shape.blocks else bytes
     parts = documents.blocks | "Deal out" >> beam.FlatMap(
         _deal_out, plan=beam.pvalue.AsSingleton(plan), shape=shape
-    ).with_output_types(tuple[str, part])
+    ).with_output_types(tuple[int, part])
     shards = (
         parts
         | "By shard" >> beam.GroupByKey()
@@ -106,13 +118,12 @@ class WriteShard(beam.DoFn):
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
 
-    def process(self, keyed: tuple[str, Iterable[Any]]) -> Iterator[Any]:
+    def process(self, keyed: tuple[int, Iterable[Any]]) -> Iterator[Any]:
         """Write one shard."""
-        name, parts = keyed
+        key, parts = keyed
         sliced = parts if self._shape.blocks else map(Slice.unpacked, parts)
-        split = name.partition("-")[0]
-        made = write_shard(self._shape.folder, name, sliced, split=split, layout=self._shape.layout)
-        Metrics.counter(NAMESPACE, "shards").inc()
+        made = write_shard(self._shape.folder, ShardKey.unpacked(key), sliced, layout=self._shape.layout)
+        Metrics.counter(NAMESPACE, SHARDS).inc()
         yield made.split, made.shard
         for each in made.kept.items():
             yield beam.pvalue.TaggedOutput("kept", each)
@@ -142,8 +153,8 @@ def _make_room(folder: str) -> None:
         storage.remove(path)
 
 
-def _sources(options: RecordsOptions, folder: str) -> tuple[str, ...]:
-    """Return the input files, each found to have the column that is asked for.
+def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
+    """Return the input files, each found to have the column that is asked for, and how many bytes they have.
 
     The embedded reviews are written to `folder`.
     """
@@ -151,16 +162,15 @@ def _sources(options: RecordsOptions, folder: str) -> tuple[str, ...]:
         print(f"input: {sample.LABEL}")
         path = storage.join(folder, "sample.csv")
         sample.write_csv(path)
-        return (path,)
+        return (path,), storage.size(path)
     sources = find_sources(options.csv)
 
-    def check(path: str) -> None:
+    def checked_size(path: str) -> int:
         check_source(path, column=options.column, encoding=options.encoding)
+        return storage.size(path)
 
     with concurrent.futures.ThreadPoolExecutor(_HEADERS_AT_ONCE if storage.is_remote(sources[0]) else 1) as threads:
-        for _ in threads.map(check, sources):
-            pass
-    return sources
+        return sources, sum(threads.map(checked_size, sources))
 
 
 def _tokenizer(options: RecordsOptions, sources: Sequence[str]) -> TokenizerArtifact:
@@ -203,28 +213,29 @@ def _blocks(options: RecordsOptions) -> Iterator[str]:
 
 def _run(options: RecordsOptions, job: str, blocks: str) -> int | None:
     """Run the graph; return a status where the command is to end before the job does."""
-    sources = _sources(options, storage.join(options.folder, WORK))
+    sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
     _make_room(options.folder)
     artifact.save(options.folder)
-    shape, described, about = _described(options, sources, artifact, job, blocks)
+    shape, described, about = _described(options, artifact, job, blocks, total_bytes)
+    source.write_list(shape.sources, sources)
     return engine.run(
-        lambda pipeline: build(pipeline, sources, shape, described, about),
+        lambda pipeline: build(pipeline, shape, described, about),
         options,
         job=job,
         blocks=blocks,
-        total_bytes=sum(map(storage.size, sources)) if blocks else 0,
+        total_bytes=total_bytes,
     )
 
 
 def _rehearse(options: RecordsOptions) -> int:
     """Do all that can be done without changing anything, and say what would be done."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = _sources(options, folder)
+        sources, total_bytes = _sources(options, folder)
         artifact = _tokenizer(options, sources)
-        shape, described, about = _described(options, sources, artifact, "dry-run", "")
-        engine.rehearse(lambda pipeline: build(pipeline, sources, shape, described, about), options)
-    print(f"input      {len(sources)} files, the first is {sources[0]}")
+        shape, described, about = _described(options, artifact, "dry-run", "", total_bytes)
+        engine.rehearse(lambda pipeline: build(pipeline, shape, described, about), options)
+    print(f"input      {len(sources):,} files of {total_bytes / 1e6:,.1f} MB, the first is {sources[0]}")
     print(f"tokenizer  {artifact.name}: {artifact.vocab_size:,} tokens")
     print(f"output     {options.folder}")
     print("nothing was written or submitted; without --dry_run it would be")
@@ -232,12 +243,13 @@ def _rehearse(options: RecordsOptions) -> int:
 
 
 def _described(
-    options: RecordsOptions, sources: Sequence[str], artifact: TokenizerArtifact, job: str, blocks: str
+    options: RecordsOptions, artifact: TokenizerArtifact, job: str, blocks: str, total_bytes: int
 ) -> tuple[Shape, Data, dict[str, Any]]:
     """Return the shape of the data, its description as far as it is known, and what the manifest says of the job."""
     shape = Shape(
         folder=options.folder,
         blocks=blocks,
+        piece_bytes=max(PIECE_BYTES, total_bytes // _PIECES),
         column=options.column,
         encoding=options.encoding,
         validation_fraction=options.validation_fraction,
@@ -259,7 +271,7 @@ def _described(
         compression="" if options.compression == "none" else options.compression,
         tokenizer=Tokenizer.of(artifact),
         splits=dict.fromkeys(SPLITS, ()),
-        sources=tuple(Source(name, 0, 0, {}, 0, 0) for name in source.names(sources)),
+        sources=(),
     )
     about = {
         "package_version": pipelines.__version__,
@@ -269,15 +281,33 @@ def _described(
     return shape, described, about
 
 
-def _token_counts(block: Block) -> NDArray[np.int64]:
-    """Return the tokens of a block by split and bucket, `[2, BUCKETS]`."""
-    counts = np.zeros((len(SPLITS), BUCKETS), np.int64)
-    counts[SPLITS.index(block.split), block.buckets] = np.diff(block.token_ends, prepend=0)
-    return counts
+class TokensInAll(beam.CombineFn):
+    """Adds up the tokens of many blocks by split and bucket: `[2, BUCKETS]`, 2 MB whatever there is to add up."""
+
+    def create_accumulator(self) -> NDArray[np.int64]:
+        """Return the sum of nothing."""
+        return np.zeros((len(SPLITS), BUCKETS), np.int64)
+
+    def add_input(
+        self, total: NDArray[np.int64], block: tuple[int, NDArray[np.int64], NDArray[np.int64]]
+    ) -> NDArray[np.int64]:
+        """Add what `_tokens_by_bucket` says of a block."""
+        split, buckets, tokens = block
+        total[split, buckets] += tokens
+        return total
+
+    def merge_accumulators(self, totals: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Add up sums, one after the other: there may be more of them than fit into memory."""
+        return sum(totals, start=self.create_accumulator())
+
+    def extract_output(self, total: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sum."""
+        return total
 
 
-def _total(counts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return sum(counts, start=np.zeros((len(SPLITS), BUCKETS), np.int64))
+def _tokens_by_bucket(block: Block) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of a block's split, the buckets that occur in it, and the tokens in each."""
+    return SPLITS.index(block.split), block.buckets, np.diff(block.token_ends, prepend=0)
 
 
 def _plan(counts: NDArray[np.int64], shape: Shape) -> dict[str, NDArray[np.int64]]:
@@ -286,11 +316,12 @@ def _plan(counts: NDArray[np.int64], shape: Shape) -> dict[str, NDArray[np.int64
     return {split: shard_of_bucket(row, num_shards=wanted[split]) for split, row in zip(SPLITS, counts, strict=True)}
 
 
-def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]], shape: Shape) -> Iterator[tuple[str, Slice | bytes]]:
-    """Yield the parts of a block, each keyed by the name of the shard that it belongs to."""
+def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]], shape: Shape) -> Iterator[tuple[int, Slice | bytes]]:
+    """Yield the parts of a block, each with the key of the shard that it belongs to."""
     shards = plan[block.split]
+    count = int(shards[-1]) + 1
     for number, part in slices(block, shards, dtype=shape.token):
-        yield file_name(block.split, number, int(shards[-1]) + 1), part if shape.blocks else part.packed()
+        yield ShardKey(block.split, number, count).packed(), part if shape.blocks else part.packed()
 
 
 def _sum_of_rows(counts: Iterable[Rows]) -> Rows:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines import claim, summary
-from pipelines.documents import LETTERS, WORK, Rows, Shape
+from pipelines import claim, source, summary
+from pipelines.documents import WORK, Rows, Shape
 from pipelines.shards import Kept
 from records import storage
 from records.errors import Changed, RemaskError
@@ -26,7 +26,7 @@ def publish(
     An engine may run this twice: the second time finds the job's own manifest and does nothing.
 
     Args:
-        described: the data, without what only the job could know.
+        described: the data, without its splits and its sources.
         shards: that were written, each with its split.
         rows: what became of the rows, by source.
         kept: what became of the documents, by source.
@@ -36,25 +36,31 @@ def publish(
     Raises:
         RemaskError: there is nothing in the data set, or another job wrote into its folder.
     """
-    path = storage.join(shape.folder, MANIFEST_JSON)
+    path, work = storage.join(shape.folder, MANIFEST_JSON), storage.join(shape.folder, WORK)
     if storage.exists(path) and Manifest.from_json(storage.read_bytes(path), name=path).job.get("id") == shape.job:
+        storage.remove(work)
         return
-    folder = storage.join(shape.folder, LETTERS)
-    if letters := [storage.join(folder, name) for name in sorted(storage.files(folder))]:
+    _check_claim(work, shape)
+    if letters := [storage.join(shape.letters, name) for name in sorted(storage.files(shape.letters))]:
         storage.concatenate(letters, storage.join(shape.folder, DEAD_LETTERS))
-    data = summary.filled_in(described, shards, rows, kept)
+    names = [listed.name for listed in source.read_list(shape.sources)]
+    data = summary.filled_in(described, names, shards, rows, kept)
     if not any(data.splits.values()):
         raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
     _check_shards(shape.folder, data)
-    work = storage.join(shape.folder, WORK)
-    if not claim.is_ours(work, shape.job):
-        raise _another(shape.folder, "has taken it over")
+    _check_claim(work, shape)
     content = Manifest(data, {"id": shape.job, **about}).to_json().encode()
     try:
         storage.write_bytes(path, content, generation=0)
     except Changed:
         raise _another(shape.folder, f"has written its {MANIFEST_JSON}") from None
     storage.remove(work)
+
+
+def _check_claim(work: str, shape: Shape) -> None:
+    """Refuse to go on where another job has taken the folder over."""
+    if not claim.is_ours(work, shape.job):
+        raise _another(shape.folder, "has taken it over")
 
 
 def _check_shards(folder: str, data: Data) -> None:

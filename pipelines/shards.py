@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.blocks import Slice, read_slices, token_type, without_duplicates
+from pipelines.blocks import Slice, read_slices, token_type
 from pipelines.config import MAX_SHARDS
 from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
 from records import example, storage, tfrecord
 from records.frame import Frame, Sum64
-from records.manifest import Shard
+from records.manifest import SPLITS, Shard
 
 MIN_SHARDS = 8
 SHARD_BYTES = 32 << 20
@@ -29,6 +29,38 @@ class Layout(NamedTuple):
     sep_id: int
     vocab_size: int
     compress: bool
+
+
+class ShardKey(NamedTuple):
+    """Which shard of which split. It goes with every part of every block, so it travels as a number."""
+
+    split: str
+    number: int
+    of: int  # how many shards the split has
+
+    @property
+    def file(self) -> str:
+        """The name of its file.
+
+        >>> ShardKey("train", 3, 16).file
+        'train-00003-of-00016.tfrecord'
+        """
+        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.tfrecord"
+
+    def packed(self) -> int:
+        """Return it as a number, of which Beam makes five bytes at most."""
+        return (self.of * (MAX_SHARDS + 1) + self.number) * len(SPLITS) + SPLITS.index(self.split)
+
+    @classmethod
+    def unpacked(cls, packed: int) -> "ShardKey":
+        """Return what was packed.
+
+        >>> ShardKey.unpacked(ShardKey("validation", 3, 16).packed())
+        ShardKey(split='validation', number=3, of=16)
+        """
+        rest, split = divmod(packed, len(SPLITS))
+        of, number = divmod(rest, MAX_SHARDS + 1)
+        return cls(SPLITS[split], number, of)
 
 
 class Kept(NamedTuple):
@@ -77,26 +109,16 @@ def shard_of_bucket(tokens: NDArray[np.integer], *, num_shards: int = 0) -> NDAr
     return np.maximum.accumulate(full)
 
 
-def file_name(split: str, number: int, count: int) -> str:
-    """Return the name of a shard.
-
-    >>> file_name("train", 3, 16)
-    'train-00003-of-00016.tfrecord'
-    """
-    return f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-
-
-def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, layout: Layout) -> Written:
+def write_shard(folder: str, key: ShardKey, parts: Iterable[Slice], *, layout: Layout) -> Written:
     """Read the documents of a shard, drop duplicates, make sequences, and write them in the order of their example ids.
 
     Args:
         folder: of the data set.
-        name: of the file.
-        parts: of block files; in any order, the bytes written are the same.
-        split: the split.
+        key: which shard it is.
+        parts: of blocks; in any order, the bytes written are the same.
         layout: of the sequences.
     """
-    read, duplicates = without_duplicates(read_slices(parts, dtype=token_type(layout.vocab_size)))
+    read, duplicates = read_slices(parts, dtype=token_type(layout.vocab_size))
     cut = windows(read.length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
     made = sequences(cut, read.ids, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
 
@@ -111,12 +133,12 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
             total.add(rows)
             yield rows.tobytes()
 
-    path = storage.join(folder, name)
+    path = storage.join(folder, key.file)
     with storage.open_write(path) as file:
         checked = storage.Checksummed(file)
         tfrecord.write(checked, chunks(), compress=layout.compress)
     shard = Shard(
-        file=name,
+        file=key.file,
         examples=len(made.example_id),
         segments=len(cut.length),
         tokens=int(cut.length.sum()) + SPECIALS * len(cut.length),
@@ -125,9 +147,8 @@ def write_shard(folder: str, name: str, parts: Iterable[Slice], *, split: str, l
         sum64=total.hexdigest(),
     )
     used = np.bincount(cut.document, weights=cut.length, minlength=len(read.ids)).astype(np.int64)
-    columns = _counts(read.source), _counts(duplicates), _counts(read.source, read.length - used)
-    of_any = sorted(set().union(*columns))
-    return Written(split, shard, {source: Kept(*(each.get(source, 0) for each in columns)) for source in of_any})
+    cut_off = np.bincount(read.source, weights=read.length - used).astype(np.int64)
+    return Written(key.split, shard, _by_source(np.bincount(read.source), duplicates, cut_off))
 
 
 def _filled(
@@ -144,6 +165,7 @@ def _chunk(made: Sequences, start: int, count: int) -> Sequences:
     return Sequences(made.window[first[0] : first[-1]], first - first[0], made.example_id[start:stop])
 
 
-def _counts(sources: NDArray[np.integer], weights: NDArray[np.integer] | None = None) -> dict[int, int]:
-    totals = np.bincount(sources, weights=weights)
-    return {int(source): int(totals[source]) for source in np.flatnonzero(totals)}
+def _by_source(*columns: NDArray[np.int64]) -> dict[int, Kept]:
+    """Return what became of the documents of each source that has any, from counts by source, of any lengths."""
+    counts = np.array([np.pad(column, (0, max(map(len, columns)) - len(column))) for column in columns]).T
+    return {int(source): Kept(*counts[source].tolist()) for source in np.flatnonzero(counts.any(axis=1))}

@@ -9,6 +9,7 @@ import codecs
 import difflib
 import glob
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,24 @@ def names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(os.path.relpath(path, folder) for path in full)
 
 
+class Listed(NamedTuple):
+    """One file of the input."""
+
+    path: str
+    name: str  # in the manifest
+
+
+def write_list(path: str, sources: Sequence[str]) -> None:
+    """Write down what the files of the input are, for the workers."""
+    listed = [Listed(*each) for each in zip(sources, names(sources), strict=True)]
+    storage.write_bytes(path, json.dumps([each._asdict() for each in listed]).encode())
+
+
+def read_list(path: str) -> list[Listed]:
+    """Return what was written down."""
+    return [Listed(**each) for each in json.loads(storage.read_bytes(path))]
+
+
 def check_source(path: str, *, column: str, encoding: str) -> None:
     """Read the header of a CSV file, so that what can never work fails at once.
 
@@ -105,8 +124,8 @@ def check_source(path: str, *, column: str, encoding: str) -> None:
 def split_source(path: str, *, source: int, piece_bytes: int = 4 << 20) -> Iterator[Piece]:
     """Cut a CSV file into pieces, from the end of its header to its last byte.
 
-    A piece ends with the first row that brings it to `piece_bytes`. A .gz file, which can only be read from its start,
-    is one piece.
+    A piece ends with the first row that brings it to `piece_bytes`. A file that is no larger is one piece, which nobody
+    has to look at before; so is a .gz file, which can only be read from its start.
 
     Args:
         path: the file.
@@ -121,6 +140,11 @@ def split_source(path: str, *, source: int, piece_bytes: int = 4 << 20) -> Itera
         start, row, line = header.end, 1, header.lines + 1
         if path.endswith(".gz"):
             yield Piece(path, source, start, None, row, line)
+            return
+        size = stream.seek(0, os.SEEK_END)
+        if size - start <= piece_bytes:
+            if size > start:
+                yield Piece(path, source, start, size - start, row, line)
             return
         scanner = Scanner(stream, path=path, columns=len(header.names), start=start, line=line)
         for number, (end, *_) in enumerate(scanner, 1):

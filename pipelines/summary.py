@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 def filled_in(
-    described: Data, shards: Iterable[tuple[str, Shard]], rows: Mapping[int, "Rows"], kept: Mapping[int, "Kept"]
+    described: Data,
+    names: Iterable[str],
+    shards: Iterable[tuple[str, Shard]],
+    rows: Mapping[int, "Rows"],
+    kept: Mapping[int, "Kept"],
 ) -> Data:
     """Return the data part of the manifest.
 
     Args:
-        described: it, without what only the job could know.
+        described: it, without its splits and its sources.
+        names: of the sources, in their order.
         shards: that were written, each with its split.
         rows: what became of the rows of each source that has any.
         kept: what became of the documents of each source that has any.
@@ -29,9 +34,7 @@ def filled_in(
     for split, shard in shards:
         of_split[split].append(shard)
     splits = {split: tuple(sorted(made, key=lambda shard: shard.file)) for split, made in of_split.items()}
-    sources = tuple(
-        _source(source.file, rows.get(number), kept.get(number)) for number, source in enumerate(described.sources)
-    )
+    sources = tuple(_source(name, rows.get(number), kept.get(number)) for number, name in enumerate(names))
     return dataclasses.replace(described, splits=splits, sources=sources)
 
 

@@ -1,8 +1,12 @@
 """What errors of Google Cloud Storage mean to the user, and which command mends them."""
 
+import http.client
+import json
+import os
 import re
 
 import requests
+import urllib3
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -17,24 +21,55 @@ _ROLES = {
     "storage.buckets.get": "roles/storage.legacyBucketReader",
 }
 _WRITER = "roles/storage.objectUser"
+_NO_BUCKET = "bucket does not exist"
+_CONNECTION = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    ConnectionError,
+    auth.TransportError,
+)
+_BREAKS = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.HTTPException)
 
 
-def explained(path: str, error: BaseException, *, patience: float) -> RemaskError | None:
+def explained(path: str, error: BaseException, *, account: str = "") -> RemaskError | None:
     """Return what an error in reading or writing a path means; None where it is not about Google Cloud.
 
     Args:
         path: that was read or written.
         error: what a library raised.
-        patience: seconds for which it tried.
+        account: whose credentials were used, where that is known.
     """
     if isinstance(error, api.RetryError):
-        last = error.cause
-        explained_last = explained(path, last, patience=patience) if last else None
-        return RemaskError(f"{explained_last or path}; tried for {patience:.0f} s")
-    bucket, status, said = parts(path)[0], _status(error), _said(error)
-    if isinstance(error, auth.RefreshError) or status == 401:
-        return RemaskError(f"{path}: the credentials are no longer good ({said}); {credentials.HOW_TO_GET}")
-    if status == 404 and "bucket does not exist" in said:
+        last = error.cause and explained(path, error.cause, account=account)
+        tried = re.search(r"Timeout of (\d+)", str(error))
+        return RemaskError(f"{last or path}; tried for {tried[1] if tried else 'some'} s")
+    if isinstance(error, auth.RefreshError):
+        return _refused(path, str(error.args[0] if error.args else error), account)
+    if isinstance(error, DataCorruption):
+        return RemaskError(f"{path}: its CRC-32C has changed on the way; run the same command again")
+    if status := _status(error):
+        return answered(path, status, _said(error), account=account)
+    if isinstance(error, _CONNECTION):
+        return _unreachable(path, error)
+    return None
+
+
+def answered(path: str, status: int, said: str, *, account: str = "") -> RemaskError:
+    """Return what an answer of the service means.
+
+    Args:
+        path: that was read or written.
+        status: of the answer.
+        said: the service's own words.
+        account: whose credentials were used, where that is known.
+
+    >>> print(answered("gs://bucket/a", 503, "Backend Error"))
+    gs://bucket/a: Google Cloud Storage is not well (503: Backend Error); run the same command again later
+    """
+    bucket = parts(path)[0]
+    if status == 401:
+        return _refused(path, said, account)
+    if status == 404 and _NO_BUCKET in said:
         return RemaskError(
             f"{path}: there is no bucket {bucket}; mend the name, or make one with 'gcloud storage buckets create "
             f"{CLOUD}{bucket} --location=REGION'"
@@ -47,7 +82,9 @@ def explained(path: str, error: BaseException, *, patience: float) -> RemaskErro
             f"billing projects link PROJECT --billing-account=ACCOUNT'"
         )
     if status == 403:
-        return _forbidden(path, bucket, said)
+        return _forbidden(path, bucket, said, account)
+    if status == 412:
+        return Changed(f"{path}: somebody else has written it meanwhile; run the same command again")
     if status == 429:
         return RemaskError(
             f"{path}: bucket {bucket} takes no more requests at the moment ({said}); run the same command again later"
@@ -56,23 +93,17 @@ def explained(path: str, error: BaseException, *, patience: float) -> RemaskErro
         return RemaskError(
             f"{path}: Google Cloud Storage is not well ({status}: {said}); run the same command again later"
         )
-    if status == 412:
-        return Changed(f"{path}: somebody else has written it meanwhile; run the same command again")
-    if isinstance(error, DataCorruption):
-        return RemaskError(f"{path}: its CRC-32C has changed on the way; run the same command again")
-    if status:
-        return RemaskError(f"{path}: Google Cloud Storage refuses it ({status}: {said})")
-    if isinstance(error, requests.exceptions.RequestException | ConnectionError | auth.TransportError):
-        return RemaskError(
-            f"{path}: Google Cloud Storage cannot be reached ({_kind(error)}); look at the network, and at the proxy "
-            f"where HTTPS_PROXY names one"
-        )
-    return None
+    return RemaskError(f"{path}: Google Cloud Storage refuses it ({status}: {said})")
 
 
 def is_precondition(error: BaseException) -> bool:
     """Say whether an object was not of the generation it was to be."""
     return _status(error) == 412
+
+
+def is_bucket_missing(error: BaseException) -> bool:
+    """Say whether it is the bucket that is not there."""
+    return _status(error) == 404 and _NO_BUCKET in _said(error)
 
 
 def grant(bucket: str, account: str, role: str) -> str:
@@ -94,14 +125,36 @@ def role_for(permission: str) -> str:
     return _ROLES.get(permission, _WRITER)
 
 
-def _forbidden(path: str, bucket: str, said: str) -> RemaskError:
+def _refused(path: str, said: str, account: str) -> RemaskError:
+    whose = f" of {account}" if account else ""
+    return RemaskError(f"{path}: the credentials{whose} are not accepted ({said}); {credentials.HOW_TO_GET}")
+
+
+def _forbidden(path: str, bucket: str, said: str, account: str) -> RemaskError:
     found = re.search(r"([^\s\"]+@[^\s\"]+) does not have (storage\.\w+\.\w+) access", said)
     if not found:
-        return RemaskError(f"{path}: access to bucket {bucket} is denied ({said})")
+        return RemaskError(f"{path}: access of {account or 'this account'} to bucket {bucket} is denied ({said})")
     account, permission = found.groups()
     return RemaskError(
         f"{path}: {account} lacks {permission} in bucket {bucket}; grant it with "
         f"'{grant(bucket, account, role_for(permission))}'"
+    )
+
+
+def _unreachable(path: str, error: BaseException) -> RemaskError:
+    """Say what is wrong with the connection, by the error at the root of what was raised."""
+    while root := error.__cause__ or error.__context__:
+        error = root
+    if isinstance(error, TimeoutError):
+        fault = "nothing arrives from Google Cloud Storage"
+    elif isinstance(error, _BREAKS):
+        fault = "the connection to Google Cloud Storage breaks"
+    else:
+        fault = "Google Cloud Storage cannot be reached"
+    proxy = next((name for name in ("HTTPS_PROXY", "https_proxy") if os.environ.get(name)), "")
+    return RemaskError(
+        f"{path}: {fault} ({type(error).__name__}); look at the network"
+        + (f", and at the proxy that {proxy} names" if proxy else "")
     )
 
 
@@ -121,12 +174,5 @@ def _said(error: BaseException) -> str:
         text = error.response.text
     found = re.search(r'"message": "((?:[^"\\]|\\.)*)"', text)
     if found:
-        return found[1]
+        return str(json.loads(f'"{found[1]}"'))
     return re.sub(r"^\d{3} (?:GET|POST|PUT|DELETE|HEAD|PATCH) \S+: ", "", credentials.first_line(error))
-
-
-def _kind(error: BaseException) -> str:
-    """Return the kind of an error, of the one at its root where it was wrapped."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return type(error).__name__

@@ -1,7 +1,9 @@
 """Who we are to Google Cloud: found, or found missing, within a second."""
 
 import http.client
+import logging
 import os
+import warnings
 from typing import Any
 
 import google.auth
@@ -17,11 +19,15 @@ HOW_TO_GET = (
 )
 
 
+class Missing(RemaskError):
+    """There are no credentials."""
+
+
 def find() -> Any:
     """Return credentials, of google-auth's.
 
     Raises:
-        RemaskError: there are none, or they cannot be read.
+        Missing: there are none, or they cannot be read.
     """
     given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     # Left to itself, google-auth asks for a metadata server that is not there, for 18 s.
@@ -30,12 +36,16 @@ def find() -> Any:
         and not os.path.isfile(_cloud_sdk.get_application_default_credentials_path())
         and not on_google_cloud()
     ):
-        raise RemaskError(f"no credentials for Google Cloud; {HOW_TO_GET}")
+        raise Missing(f"no credentials for Google Cloud; {HOW_TO_GET}")
+    # It would warn that there is no project to pay for requests: objects are paid for by the project of their bucket.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
     try:
-        found, _ = google.auth.default(scopes=_SCOPES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found, _ = google.auth.default(scopes=_SCOPES)
     except exceptions.DefaultCredentialsError as error:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
-        raise RemaskError(f"{where}: cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
+        raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
     return found
 
 

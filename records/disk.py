@@ -66,9 +66,15 @@ def crc32c(path: str) -> str:
     return f"{checksum:08x}"
 
 
+def read_bytes(path: str) -> bytes:
+    """Return the content of a file."""
+    with explaining(path):
+        return local(path).read_bytes()
+
+
 @contextlib.contextmanager
-def open_read(path: str) -> Iterator[IO[bytes]]:
-    """Open a file to read."""
+def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to read; the system itself knows how far to read ahead."""
     with explaining(path), local(path).open("rb") as file:
         yield file
 
@@ -113,7 +119,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
             else:
                 os.link(new, target)  # fails where there is a file
         except FileExistsError:
-            raise Changed(f"{path}: somebody else has written it meanwhile") from None
+            raise Changed(f"{path}: somebody else has written it meanwhile; run the same command again") from None
         finally:
             with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
                 new.unlink()

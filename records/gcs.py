@@ -1,41 +1,56 @@
 """Google Cloud Storage, behind the verbs of `records.storage`. Nobody imports it who has no use for it.
 
 An object appears when its upload has ended, so nothing has to be renamed. The CRC-32C of what is uploaded is held
-against the object's by the client library; that of what is downloaded here, where an object is read from end to end.
+against the object's by the service; that of what is downloaded here, where an object is read from end to end.
+
+Requests are repeated for as long as `PATIENCE` says, with the client library's own policy. All of ours may be: twice
+the same upload or deletion comes to what it is once. Only `append` is of another kind, and looks before it repeats.
 """
 
 import base64
 import contextlib
 import functools
 import io
+import logging
 import os
-import re
+import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import google_crc32c
+from google.api_core.exceptions import NotFound, from_http_response
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
 
-from records import cloud_errors, credentials
+from records import cloud_errors, credentials, disk, globs
 from records.errors import Changed, RemaskError
 from records.paths import CLOUD, TEMPORARY, File, parts
+from records.ranges import Ranges
 
-PATIENCE = 120.0
-"""Seconds for which a request is repeated while the service has no good answer."""
+PATIENCE, FIRST_PATIENCE = 120.0, 15.0
+"""Seconds for which a request is repeated while the service has no good answer; the second, while it has not answered
+this process at all: then it is the network."""
+
+AT_ONCE = 8
+"""Transfers at the same time, where many objects are read or removed."""
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and to wait for the next bytes
-_LEAST, _MOST = 1 << 20, 16 << 20  # bytes of a range: the more is read in sequence, the larger
+_BUFFER = 1 << 20  # bytes
 _IN_MEMORY = 64 << 20  # bytes of an object that is written; more of them go through a temporary file
 _CHUNK = 64 << 20  # bytes of a request of a large upload
 _BATCH = 100  # deletions in a request
 _COMPOSED = 32  # sources of a composed object
-_AT_ONCE = 8  # transfers
+_LISTED = "items(name,size,crc32c),nextPageToken"  # a tenth of what a listing says otherwise
 
 READ = ("storage.objects.get", "storage.objects.list")
 WRITE = ("storage.objects.create", "storage.objects.delete")
+
+_answered = threading.Event()  # the service, at least once
 
 
 @functools.cache
@@ -43,9 +58,14 @@ def client() -> storage.Client:
     """Return the client of this process.
 
     Raises:
-        RemaskError: there are no credentials.
+        credentials.Missing: there are no credentials.
     """
-    return storage.Client(project=None, credentials=credentials.find())
+    found = credentials.find()
+    session = AuthorizedSession(found)
+    session.mount("https://", HTTPAdapter(pool_maxsize=4 * AT_ONCE))  # connections that are kept, and not made anew
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would announce each retry
+    session.hooks["response"].append(lambda *answer, **options: _answered.set())
+    return storage.Client(project=None, credentials=found, _http=session)
 
 
 def exists(path: str) -> bool:
@@ -71,11 +91,13 @@ def matching(pattern: str) -> list[str]:
     """Return the objects a glob matches."""
     bucket, name = parts(pattern)
     with _explaining(pattern):
-        literal = re.split(r"[*?\[{]", name, maxsplit=1)[0]
-        if literal == name or _get(pattern) is not None:
-            return [pattern] if name and _get(pattern) is not None else []
-        found = client().list_blobs(bucket, prefix=literal, match_glob=name, **_persistent())
-        return sorted(f"{CLOUD}{bucket}/{blob.name}" for blob in found if not blob.name.endswith("/"))
+        if name and _get(pattern) is not None:
+            return [pattern]
+        literal = globs.literal(name)
+        if literal == name:
+            return []
+        names = [blob.name for blob in _list(bucket, literal, match_glob=globs.loosened(name))]
+        return sorted(f"{CLOUD}{bucket}/{each}" for each in names if globs.matches(each, name))
 
 
 def files(folder: str) -> dict[str, File]:
@@ -95,20 +117,42 @@ def crc32c(path: str) -> str:
     return _hexadecimal(_existing(path).crc32c)
 
 
+def read_bytes(path: str) -> bytes:
+    """Return the content of an object."""
+    with _explaining(path):
+        blob = _blob(path)
+        content: bytes = blob.download_as_bytes(raw_download=True, checksum=None, **_persistent())
+        # Not the library's own check: it leaves out downloads that had to be resumed.
+        _check(path, google_crc32c.value(content), blob)
+        return content
+
+
 @contextlib.contextmanager
-def open_read(path: str) -> Iterator[IO[bytes]]:
-    """Open an object to read; to go on is refused where it is replaced meanwhile."""
-    with _explaining(path), Reader(path, _existing(path)) as reader, io.BufferedReader(reader, _LEAST) as file:
-        yield file
+def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
+    """Open an object to read; to go on is refused where it is replaced meanwhile.
+
+    Args:
+        path: of the object.
+        until: the byte behind which nothing is wanted, and nothing read ahead.
+    """
+    with _explaining(path):
+        blob = _existing(path)
+        ranges = Ranges(
+            functools.partial(_range, path, blob),
+            int(blob.size),
+            whole=lambda crc: _check(path, crc, blob),
+            until=until,
+        )
+        with ranges, io.BufferedReader(ranges, _BUFFER) as file:
+            yield file
 
 
 @contextlib.contextmanager
 def open_write(path: str) -> Iterator[IO[bytes]]:
     """Open an object that appears when the block ends well, and not at all when it does not."""
-    parts(path)
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+    _blob(path)
+    with disk.explaining(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         yield file  # type: ignore[misc]  # of which it has all methods
-        file.seek(0)
         with _explaining(path):
             _upload(path, file)
 
@@ -121,31 +165,41 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
 
 def append(path: str, content: bytes) -> None:
     """Make an object longer, without sending again what it holds."""
-    if not generation(path):
-        write_bytes(path, content)
-        return
-    more = f"{path}.more{TEMPORARY}"
-    write_bytes(more, content)
-    concatenate([path, more], path)
-    remove(more)
+    with _explaining(path):
+        held = _get(path)
+        if held is None:
+            write_bytes(path, content)
+            return
+        more = f"{path}.more{TEMPORARY}"
+        write_bytes(more, content)
+        bucket, (name, added) = held.bucket, (parts(each)[1] for each in (path, more))
+        crc = google_crc32c.extend(int(_hexadecimal(held.crc32c), 16), content)
+        try:
+            bucket.blob(name).compose(
+                [bucket.blob(name), bucket.blob(added)], if_generation_match=held.generation, **_persistent()
+            )
+        except Exception as error:
+            if not cloud_errors.is_precondition(error) or not _holds(path, crc):
+                raise
+        _delete(bucket, [added])
 
 
 def concatenate(sources: Sequence[str], path: str) -> None:
     """Compose an object of others, without reading them; of more than 32 in several steps."""
     bucket, name = parts(path)
-    held = client().bucket(bucket)
     with _explaining(path):
         if not sources:
             _upload(path, io.BytesIO())
             return
+        held = client().bucket(bucket)
         blobs = [held.blob(parts(source)[1]) for source in sources]
-        made: list[storage.Blob] = []
+        made: list[str] = []
         while len(blobs) > _COMPOSED:
             steps = [blobs[start : start + _COMPOSED] for start in range(0, len(blobs), _COMPOSED)]
             blobs = [held.blob(f"{name}.{len(made) + number}{TEMPORARY}") for number in range(len(steps))]
             for blob, step in zip(blobs, steps, strict=True):
                 blob.compose(step, **_persistent())
-            made += blobs
+            made += [blob.name for blob in blobs]
         held.blob(name).compose(blobs, **_persistent())
         _delete(held, made)
 
@@ -155,122 +209,55 @@ def fetch(paths: Sequence[str], folder: str) -> list[str]:
 
     def one(path: str) -> str:
         target = os.path.join(folder, path.rpartition("/")[2])
-        with _explaining(path), open(target, "wb") as file:
-            _existing(path).download_to_file(file, raw_download=True, checksum="crc32c", **_persistent())
+        with open_read(path) as source, disk.explaining(target), open(target, "wb") as file:
+            shutil.copyfileobj(source, file, _BUFFER)
         return target
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(one, paths))
 
 
 def remove(path: str) -> None:
     """Remove an object, or all below that name."""
-    bucket, name = parts(path)
     with _explaining(path):
-        held, below = client().bucket(bucket), _list(bucket, _folder(name))
-        _delete(held, [*below, *([held.blob(name)] if name and not name.endswith("/") else [])])
+        named = _blob(path)
+        names = [blob.name for blob in _list(named.bucket.name, _folder(named.name))]
+        _delete(named.bucket, [*names, *([] if path.endswith("/") else [named.name])])
 
 
-def missing_permissions(bucket: str) -> list[str]:
-    """Return what the account would need in a bucket to read and write there, and may not do.
+def missing_permissions(bucket: str, wanted: Sequence[str] = (*READ, *WRITE)) -> list[str]:
+    """Return what the account would need in a bucket, to read and write there or for what is wanted, and may not do.
 
     Raises:
         RemaskError: there is no such bucket, or there are no credentials.
     """
     with _explaining(f"{CLOUD}{bucket}"):
-        held = client().bucket(bucket).test_iam_permissions([*READ, *WRITE], **_persistent())
-        return [permission for permission in (*READ, *WRITE) if permission not in held]
+        held = client().bucket(bucket).test_iam_permissions(list(wanted), **_persistent())
+        return [permission for permission in wanted if permission not in held]
 
 
-class Reader(io.RawIOBase):
-    """Reads an object range by range, the next one while the last is worked on.
+def location(bucket: str) -> str:
+    """Return where a bucket is: a region such as us-central1, or an area such as us."""
+    with _explaining(f"{CLOUD}{bucket}"):
+        return str(client().get_bucket(bucket, **_persistent()).location).lower()
 
-    Args:
-        path: for messages.
-        blob: the object.
-    """
 
-    def __init__(self, path: str, blob: storage.Blob) -> None:
-        super().__init__()
-        self._path, self._blob, self._size = path, blob, int(blob.size)
-        self._at, self._window, self._held = 0, _LEAST, b""
-        self._next: tuple[int, Future[bytes]] | None = None  # where it starts
-        self._crc: int | None = 0  # of all so far; None once something was passed over
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, from where on nothing is read ahead that is not wanted."""
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if at != self._at:
-            self._at, self._window, self._held, self._next, self._crc = at, _LEAST, b"", None, None
-        return at
-
-    def tell(self) -> int:
-        """Return where the next byte is read."""
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Read as much as there is at hand, at least a byte unless at the end."""
-        if not self._held and self._at < self._size:
-            with _explaining(self._path):
-                self._held = self._range()
-        count = min(len(buffer), len(self._held))
-        buffer[:count] = self._held[:count]
-        if self._crc is not None:
-            self._crc = google_crc32c.extend(self._crc, self._held[:count])
-            if count and self._at + count == self._size and f"{self._crc:08x}" != _hexadecimal(self._blob.crc32c):
-                raise RemaskError(
-                    f"{self._path}: what arrived has CRC-32C {self._crc:08x}, the bucket says "
-                    f"{_hexadecimal(self._blob.crc32c)}; something on the way damages data: try again"
-                )
-        self._held, self._at = self._held[count:], self._at + count
-        return count
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        self._threads.shutdown(cancel_futures=True)
-        super().close()
-
-    def _range(self) -> bytes:
-        """Return the range that starts here, and begin to read the one after it."""
-        at, window = self._at, self._window
-        content = self._next[1].result() if self._next and self._next[0] == at else self._fetch(at, window)
-        self._next, self._window = None, min(2 * window, _MOST)
-        # Not after the first range: whoever wants but a few bytes of a place shall not pay for more.
-        if window > _LEAST and (after := at + len(content)) < self._size:
-            self._next = after, self._threads.submit(self._fetch, after, self._window)
-        return content
-
-    def _fetch(self, start: int, size: int) -> bytes:
-        stop = min(start + size, self._size)
-        content: bytes = self._blob.download_as_bytes(
-            start=start,
-            end=stop - 1,
-            raw_download=True,
-            checksum=None,
-            if_generation_match=self._blob.generation,
-            **_persistent(),
-        )
-        if len(content) != stop - start:
-            raise RemaskError(
-                f"{self._path}: asked for bytes {start:,} to {stop:,}, {len(content):,} arrived; try again"
+def _range(path: str, blob: storage.Blob, start: int, stop: int) -> bytes:
+    """Return the bytes from `start` to before `stop` of an object that was looked at before."""
+    with _explaining(path):
+        try:
+            content: bytes = blob.download_as_bytes(
+                start=start, end=stop - 1, raw_download=True, checksum=None, **_persistent()
             )
+        except NotFound as error:  # it names the generation
+            raise Changed(f"{path}: replaced or removed while it was read; run the same command again") from error
+        if len(content) != stop - start:
+            raise RemaskError(f"{path}: asked for bytes {start:,} to {stop:,}, {len(content):,} arrived; try again")
         return content
 
 
 def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> None:
-    bucket, name = parts(path)
-    if not name:
-        raise RemaskError(f"{path}: names a bucket and no object in it, expected one like {path.rstrip('/')}/records")
-    blob = client().bucket(bucket).blob(name, chunk_size=_CHUNK)
+    blob = _blob(path, chunk_size=_CHUNK)
     wanted = {} if generation is None else {"if_generation_match": generation}
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -282,19 +269,33 @@ def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> Non
         if generation is None or not cloud_errors.is_precondition(error):
             raise
         file.seek(0)
-        if not _holds(path, file.read()):  # the answer to an earlier attempt of ours may have been lost
-            raise Changed(f"{path}: somebody else has written it meanwhile") from error
+        if not _holds(path, google_crc32c.value(file.read())):
+            raise
 
 
-def _holds(path: str, content: bytes) -> bool:
-    """Say whether an object holds just that."""
+def _holds(path: str, crc: int) -> bool:
+    """Say whether an object is what was to be written: the answer to an earlier attempt of ours may have been lost."""
     blob = _get(path)
-    return blob is not None and _hexadecimal(blob.crc32c) == f"{google_crc32c.value(content):08x}"
+    return blob is not None and _hexadecimal(blob.crc32c) == f"{crc:08x}"
+
+
+def _blob(path: str, **options: Any) -> storage.Blob:
+    """Return the object of a path, of which the service has not been asked."""
+    bucket, name = parts(path)
+    if not name.strip("/"):  # to remove it would be to empty the bucket
+        raise RemaskError(f"{path}: names a bucket and nothing in it, expected a path like {CLOUD}{bucket}/records")
+    return client().bucket(bucket).blob(name, **options)
 
 
 def _get(path: str) -> storage.Blob | None:
-    bucket, name = parts(path)
-    return client().bucket(bucket).get_blob(name, **_persistent())
+    blob = _blob(path)
+    try:
+        blob.reload(**_persistent())
+    except NotFound as error:
+        if cloud_errors.is_bucket_missing(error):
+            raise
+        return None
+    return blob
 
 
 def _existing(path: str) -> storage.Blob:
@@ -306,13 +307,41 @@ def _existing(path: str) -> storage.Blob:
 
 
 def _list(bucket: str, prefix: str, **options: Any) -> list[storage.Blob]:
-    return list(client().list_blobs(bucket, prefix=prefix, **options, **_persistent()))
+    return list(client().list_blobs(bucket, prefix=prefix, fields=_LISTED, **options, **_persistent()))
 
 
-def _delete(bucket: storage.Bucket, blobs: Sequence[storage.Blob]) -> None:
-    """Delete objects; those that are gone already are fine."""
-    for start in range(0, len(blobs), _BATCH):
-        bucket.delete_blobs(blobs[start : start + _BATCH], on_error=lambda blob: None, **_persistent())
+def _delete(bucket: storage.Bucket, names: Sequence[str]) -> None:
+    """Delete objects, a hundred with a request; those that are gone already are fine."""
+    batches = [list(names[start : start + _BATCH]) for start in range(0, len(names), _BATCH)]
+    if len(batches) < 2:
+        for batch in batches:
+            _delete_batch(bucket, batch)
+        return
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for _ in threads.map(functools.partial(_delete_batch, bucket), batches):
+            pass
+
+
+def _delete_batch(bucket: storage.Bucket, names: list[str]) -> None:
+    def attempt() -> None:
+        with client().batch(raise_exception=False) as batch:
+            for name in names:
+                bucket.blob(name).delete(retry=None, timeout=_TIMEOUT)
+        answers = dict(zip(names, batch._responses, strict=True))
+        names[:] = [name for name, answer in answers.items() if answer.status_code not in (200, 204, 404)]
+        for name in names:
+            raise from_http_response(answers[name])
+
+    _retry()(attempt)()
+
+
+def _check(path: str, crc: int, blob: storage.Blob) -> None:
+    """Refuse content whose CRC-32C is not that of the object it came from."""
+    if f"{crc:08x}" != (expected := _hexadecimal(blob.crc32c)):
+        raise RemaskError(
+            f"{path}: what arrived has CRC-32C {crc:08x}, the bucket says {expected}; something on the way damages "
+            f"data: try again"
+        )
 
 
 def _folder(name: str) -> str:
@@ -329,17 +358,24 @@ def _hexadecimal(crc: str) -> str:
 
 
 def _persistent() -> dict[str, Any]:
-    return {"timeout": _TIMEOUT, "retry": DEFAULT_RETRY.with_timeout(PATIENCE)}
+    return {"timeout": _TIMEOUT, "retry": _retry()}
+
+
+def _retry() -> Any:
+    return DEFAULT_RETRY.with_timeout(PATIENCE if _answered.is_set() else FIRST_PATIENCE)
 
 
 @contextlib.contextmanager
 def _explaining(path: str) -> Iterator[None]:
     try:
         yield
+    except credentials.Missing as error:
+        raise RemaskError(f"{path}: {error}") from error
     except RemaskError:
         raise
     except Exception as error:
-        explained = cloud_errors.explained(path, error, patience=PATIENCE)
+        account = credentials.account(client()._credentials) if client.cache_info().currsize else ""
+        explained = cloud_errors.explained(path, error, account=account)
         if explained is None:
             raise
         raise explained from error

@@ -77,8 +77,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         RemaskError: there is no such file, or it cannot be read.
     """
-    with open_read(path) as file:
-        return file.read()
+    return bytes(_home(path).read_bytes(path))
 
 
 def crc32c(path: str) -> str:
@@ -86,13 +85,17 @@ def crc32c(path: str) -> str:
     return str(_home(path).crc32c(path))
 
 
-def open_read(path: str) -> AbstractContextManager[IO[bytes]]:
+def open_read(path: str, *, until: int | None = None) -> AbstractContextManager[IO[bytes]]:
     """Open a file to read, and to move about in.
+
+    Args:
+        path: of the file.
+        until: the byte before which the reader will stop, where it knows: what is far away is read ahead.
 
     Raises:
         RemaskError: there is no such file, or it cannot be read; also later, in the block.
     """
-    opened: AbstractContextManager[IO[bytes]] = _home(path).open_read(path)
+    opened: AbstractContextManager[IO[bytes]] = _home(path).open_read(path, until=until)
     return opened
 
 

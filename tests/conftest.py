@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a server that is stopped is news to it
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what the tests compare to the bit is a CPU's
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -1,15 +1,24 @@
-"""`python -m trainer train | evaluate | export | fill-mask | show`."""
+"""`python -m trainer train | evaluate | export | fill-mask | doctor | show`."""
 
 import sys
 
 from records.command_line import Command, main
-from trainer.config import PRESETS, EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
+from trainer.config import (
+    PRESETS,
+    DoctorOptions,
+    EvaluateOptions,
+    ExportOptions,
+    FillMaskOptions,
+    ShowOptions,
+    TrainOptions,
+)
 
 COMMANDS = {
     "train": Command(TrainOptions, "trainer.commands:train", "Train a masked language model on a data set.", PRESETS),
     "evaluate": Command(EvaluateOptions, "trainer.commands:evaluate", "Measure a model on the held-out split."),
     "export": Command(ExportOptions, "trainer.commands:export", "Write a run's model in HuggingFace's layout."),
     "fill-mask": Command(FillMaskOptions, "trainer.commands:fill_mask", "Fill the [MASK]s of a text."),
+    "doctor": Command(DoctorOptions, "trainer.commands:doctor", "Look at all that a run would need."),
     "show": Command(ShowOptions, "trainer.commands:show", "Print sequences of a data set, and how they are masked."),
 }
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from records.errors import RemaskError
+from trainer.config import is_remote_tpu
 from trainer.workers import ALONE, Place
 
 
@@ -20,6 +21,11 @@ def choose_strategy(*, tpu: str = "", devices: int = 0, place: Place = ALONE) ->
     """
     if not place.alone:
         return _workers_strategy(place, tpu=tpu, devices=devices)
+    if is_remote_tpu(tpu):
+        raise RemaskError(
+            f"tpu: found {tpu}; this version reaches the TPU of its own machine only: log in to that TPU VM with "
+            f"'gcloud compute tpus tpu-vm ssh {tpu}', and run the same command there with TPU=local"
+        )
     if tpu:
         return _tpu_strategy()
     gpus = len(tf.config.list_physical_devices("GPU"))

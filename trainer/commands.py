@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 
-from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
+from trainer.config import DoctorOptions, EvaluateOptions, ExportOptions, FillMaskOptions, ShowOptions, TrainOptions
 
 
 def train(options: TrainOptions) -> int:
@@ -45,6 +45,14 @@ def show(options: ShowOptions) -> int:
     from trainer import show
 
     return show.main(options)
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Run `doctor`."""
+    start_tensorflow()
+    from trainer import doctor
+
+    return doctor.main(options)
 
 
 def start_tensorflow() -> None:

@@ -335,6 +335,16 @@ class FillMaskOptions:
 
 
 @dataclass(frozen=True)
+class DoctorOptions:
+    """Options of `python -m trainer doctor`."""
+
+    data: str = option("", "folder of the data set; not looked at when empty", metavar="DIR")
+    run_dir: str = option("", "folder of the run that is to be", metavar="DIR")
+    model: str = option("bert-base-uncased", "model that is to be trained, as train names it", metavar="NAME|DIR")
+    tpu: str = option("", "TPU that is to train it, as train names it", metavar="local|NAME")
+
+
+@dataclass(frozen=True)
 class ShowOptions:
     """Options of `python -m trainer show`.
 

@@ -130,9 +130,10 @@ class Progress:
 
     def flush(self) -> None:
         """Write what has been recorded."""
-        if self._unwritten:
-            storage.append(self._metrics, self._unwritten.encode())
-            self._unwritten, self._written = "", time.monotonic()
+        lines, self._unwritten = self._unwritten, ""  # what cannot be written is not tried again at the end
+        if lines:
+            storage.append(self._metrics, lines.encode())
+            self._written = time.monotonic()
             self._writer.flush()
 
 

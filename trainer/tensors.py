@@ -76,7 +76,7 @@ def _files(path: str) -> list[str]:
     """Return the files of a checkpoint: one, or its shards."""
     found = storage.files(path)
     file = next((storage.join(path, name) for name in (WEIGHTS, INDEX, PICKLE) if name in found), path)
-    if file == path and not storage.generation(path):
+    if file == path and path not in storage.matching(path):
         raise RemaskError(f"{path}: no checkpoint here, expected a folder with {WEIGHTS} or such a file")
     folder, _, name = file.rpartition("/")
     if name.endswith(".bin"):
@@ -92,9 +92,9 @@ def _files(path: str) -> list[str]:
         return [file]
     try:
         shards = sorted(set(json.loads(storage.read_bytes(file))["weight_map"].values()))
+        return [storage.join(folder, shard) for shard in shards]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RemaskError(f"{file}: damaged, it has no weight_map; copy the checkpoint again") from error
-    return [storage.join(folder, shard) for shard in shards]
 
 
 def _today(name: str) -> str:

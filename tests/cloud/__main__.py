@@ -1,6 +1,6 @@
 """`python -m tests.cloud -- COMMAND...` runs a command in a local cloud that has a bucket `local-bucket`.
 
-At its end it shows all that was asked for.
+Its project is `local-project`, and it has Dataflow in us-central1. At its end it shows all that was asked for.
 """
 
 import subprocess
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.cloud.cloud import LocalCloud
+from tests.cloud.dataflow import Dataflow
 
 BUCKET = "local-bucket"
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     if not command:
         print("usage: python -m tests.cloud -- COMMAND...", file=sys.stderr)
         return 2
-    with LocalCloud() as cloud:
+    with LocalCloud() as cloud, Dataflow(cloud):
         cloud.storage.create_bucket(BUCKET)
         status = subprocess.run(command, env=cloud.applied(), check=False).returncode
         print(*cloud.log, *(f"refused {host}" for host in cloud.refused), sep="\n", file=sys.stderr)

@@ -1,8 +1,11 @@
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.blocks import BUCKETS, Slice, make_block, read_slices, slices, without_duplicates
+from pipelines import blocks
+from pipelines.blocks import BUCKETS, Slice, make_block, read_slices, slices
 
 TOKEN = np.dtype("<u4")
 IDS = st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20)
@@ -46,21 +49,21 @@ def test_slices_read_back_what_was_written(tmp_path_factory, ids, data, in_file)
     shard_of_bucket = np.searchsorted(cuts, np.arange(BUCKETS), side="right")
     found = []
     for number, part in slices(written, shard_of_bucket, dtype=TOKEN):
-        read = read_slices([part if in_file else Slice.unpacked(part.packed())], dtype=TOKEN)
-        assert len(read.ids)
+        read, dropped = read_slices([part if in_file else Slice.unpacked(part.packed())], dtype=TOKEN)
+        assert len(read.ids) + dropped.sum() == part.last - part.first
         assert {number} == {
             int(shard_of_bucket[int.from_bytes(id_[:4], "big") * BUCKETS >> 32]) for id_ in ids_of(read)
         }
         check_tokens(read)
         found += ids_of(read)
-    assert found == sorted(ids)
+    assert found == sorted(set(ids))
 
 
 def test_ids_that_end_in_zeros_survive(tmp_path):
     ids = [b"\x01" + bytes(15), bytes(16)]
     (_, part), *rest = slices(block(tmp_path, "a", ids), np.zeros(BUCKETS, int), dtype=TOKEN)
     assert not rest
-    assert ids_of(read_slices([part], dtype=TOKEN)) == sorted(ids)
+    assert ids_of(read_slices([part], dtype=TOKEN)[0]) == sorted(ids)
 
 
 def test_of_duplicates_the_one_of_the_first_source_stays_whatever_the_order_of_reading(tmp_path):
@@ -71,8 +74,29 @@ def test_of_duplicates_the_one_of_the_first_source_stays_whatever_the_order_of_r
             part for _, part in slices(block(tmp_path, str(source), ids, source), np.zeros(BUCKETS, int), dtype=TOKEN)
         ]
     for order in (parts, parts[::-1]):
-        kept, dropped = without_duplicates(read_slices(order, dtype=TOKEN))
+        kept, dropped = read_slices(order, dtype=TOKEN)
         assert ids_of(kept) == [one, two]
         assert kept.source.tolist() == [0, 0]
-        assert dropped.tolist() == [2, 1, 1]
+        assert dropped.tolist() == [0, 2, 1]
         check_tokens(kept)
+
+
+@given(
+    blocks_of=st.lists(
+        st.lists(st.sampled_from([bytes([number]) * 16 for number in range(6)]), min_size=1), min_size=1
+    ),
+    batch=st.integers(1, 30),
+)
+def test_a_document_takes_no_more_memory_the_more_often_it_occurs(blocks_of, batch):
+    """Batches of any size give the same documents, and hold few tokens beside theirs."""
+    parts = []
+    for source, ids in enumerate(blocks_of):
+        parts += [part for _, part in slices(block("", "", ids, source), np.zeros(BUCKETS, int), dtype=TOKEN)]
+    at_once, dropped_at_once = read_slices(parts, dtype=TOKEN)
+    with mock.patch.multiple(blocks, _BATCH_TOKENS=batch, _BATCH_PARTS=3):
+        read, dropped = read_slices(parts, dtype=TOKEN)
+    assert ids_of(read) == ids_of(at_once) == sorted({id_ for ids in blocks_of for id_ in ids})
+    assert read.source.tolist() == at_once.source.tolist()
+    assert dropped.tolist() == dropped_at_once.tolist()
+    assert len(read.tokens) <= 2 * read.length.sum()
+    check_tokens(read)

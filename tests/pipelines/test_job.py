@@ -1,6 +1,6 @@
 """The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
 
-import csv
+import contextlib
 import gzip
 import io
 import json
@@ -15,33 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import documents, tokens
+from pipelines import documents, job, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.split import document_ids, held_out
 from records import command_line, disk, manifest, storage, tfrecord
 from records.manifest import SPLITS
-
-FILMS = ["film", "movie", "picture", "story", "thriller", "drama"]
-VERDICTS = ["awesome", "dull", "great", "bad", "long", "fine", "touching", "clumsy"]
-
-
-def review(number):
-    """Return a text of 4 to some 60 words that only this number has."""
-    draw = random.Random(f"review {number}")
-    clauses = [f"the {draw.choice(FILMS)} was {draw.choice(VERDICTS)}" for _ in range(draw.randint(1, 12))]
-    return f"Review {number}: " + ", and ".join(clauses) + "."
-
-
-REVIEWS = [review(number) for number in range(300)]
-
-
-def write_csv(path, texts, *, header=("row_Number", "text", "polarity")):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([number, text, 1] for number, text in enumerate(texts))
-    return str(path)
+from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +43,6 @@ def run(tmp_path, tokenizer_folder, capsys):
         return status, printed.out, printed.err
 
     return run
-
-
-def shards_of(folder):
-    """Return the bytes of all shards, by name."""
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.tfrecord"))}
-
-
-def data_part(folder):
-    return json.loads((Path(folder) / "manifest.json").read_text())["data"]
 
 
 def decoded(folder):
@@ -168,6 +139,48 @@ def test_the_same_bytes_in_any_order_of_rows_and_with_any_number_of_processes(ru
     for out in jobs:
         assert shards_of(tmp_path / out) == first
         assert data_part(tmp_path / out) == data
+
+
+def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run, tmp_path, monkeypatch):
+    """Between machines that share no disk the documents themselves are grouped by shard, not places in files."""
+    write_csv(tmp_path / "a.csv", REVIEWS[:200])
+    write_csv(tmp_path / "b.csv", [*REVIEWS[150:], "", "too long for a piece " * 40])
+    with open(tmp_path / "b.csv", "a") as file:
+        file.write("too,many,fields,here\n")
+    packed = gzip.compress((tmp_path / "b.csv").read_bytes())
+    (tmp_path / "c.csv.gz").write_bytes(packed)
+    monkeypatch.setattr(job, "PIECE_BYTES", 2_000)
+    assert run("--csv", tmp_path / "*.csv*")[0] == 0
+    monkeypatch.setattr(job, "_blocks", lambda options: contextlib.nullcontext(""))
+    assert run("--csv", tmp_path / "*.csv*", out="travelled")[0] == 0
+    assert shards_of(tmp_path / "travelled") == shards_of(tmp_path / "out")
+    assert data_part(tmp_path / "travelled") == data_part(tmp_path / "out")
+    assert [source["file"] for source in data_part(tmp_path / "out")["sources"]] == ["a.csv", "b.csv", "c.csv.gz"]
+    letters = [(tmp_path / out / "dead_letters.jsonl").read_text() for out in ("out", "travelled")]
+    assert letters[0] == letters[1]
+    assert letters[0].count("\n") == 2
+
+
+@pytest.mark.cloud
+def test_a_local_run_from_and_into_a_bucket_keeps_its_blocks_here(run, tmp_path, cloud):
+    path = write_csv(tmp_path / "a.csv", [*REVIEWS, ""])
+    assert run("--csv", path)[0] == 0
+    cloud.storage.put("bucket", "in/a.csv", Path(path).read_bytes())
+    assert run("--csv", "gs://bucket/in/*.csv", "--out", "gs://bucket/out")[0] == 0
+    made = in_folder(cloud.storage.objects("bucket"), "out")
+    here = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name for name in made if name != "manifest.json"} == {name for name in here if name != "manifest.json"}
+    assert all(made[name] == content for name, content in here.items() if name != "manifest.json")
+    assert json.loads(made["manifest.json"])["data"] == data_part(tmp_path / "out")
+    assert not [entry for entry in cloud.log if ".block" in str(entry)]
+    status, _, err = run("--csv", path, "--out", "gs://bucket/out")
+    assert (status, err) == (
+        1,
+        "error: gs://bucket/out: it holds a data set already; choose another folder with OUT=, or replace it with "
+        "ARGS=--overwrite\n",
+    )
+    assert run("--csv", path, "--out", "gs://bucket/out", "--num_shards", "2", "--overwrite")[0] == 0
+    assert len(cloud.storage.objects("bucket", "out/train-")) == 2
 
 
 def test_records_in_a_shard_are_sorted_by_example_id_and_gzip_holds_the_same(run, tmp_path):
@@ -282,12 +295,12 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
     (out / "notes.txt").write_text("mine")
     command = [sys.executable, "-m", "pipelines", "records", "--csv", path, "--out", str(out)]
     command += ["--tokenizer", tokenizer_folder, "--max_seq_length", "32"]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(out.glob(".work/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
     assert list(out.glob(".work/*"))
     assert not (out / "manifest.json").exists()
     (out / "train-00000-of-00099.tfrecord").write_bytes(b"left over")

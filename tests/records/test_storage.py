@@ -1,15 +1,31 @@
 import errno
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import google_crc32c
 import pytest
 
 from records import disk, storage
-from records.errors import RemaskError
+from records.errors import Changed, RemaskError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+
+
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.cloud)])
+def home(request) -> str:
+    """Return a folder with nothing in it: what holds for both homes is asked of both."""
+    if request.param == "disk":
+        return str(request.getfixturevalue("tmp_path"))
+    request.getfixturevalue("cloud")
+    return "gs://bucket/home"
+
+
+def names(folder: str) -> set[str]:
+    """Return all files below a folder."""
+    return {path.removeprefix(f"{folder}/") for path in storage.matching(f"{folder}/**")}
 
 
 def refusal(call, *arguments) -> str:
@@ -213,3 +229,138 @@ def test_remove(tmp_path):
     assert (tmp_path / "folder/file").exists()  # a link goes, and not what it points to
     storage.remove(f"{tmp_path}/folder")
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, (8 << 20) + 1])
+def test_a_file_has_what_was_written(home, size):
+    path, content = f"{home}/new/folder/file", os.urandom(size)
+    with storage.open_write(path) as file:
+        for start in range(0, size, 1 << 20):
+            file.write(content[start : start + (1 << 20)])
+    checksum = f"{google_crc32c.value(content):08x}"
+    assert storage.read_bytes(path) == content
+    assert (storage.size(path), storage.crc32c(path)) == (size, checksum)
+    assert storage.exists(path)
+    assert storage.exists(f"{home}/new")
+    assert not storage.exists(f"{home}/ne")
+    (found,) = storage.files(f"{home}/new/folder").items()
+    assert found[0] == "file"
+    assert found[1].size == size
+    assert found[1].crc32c in ("", checksum)  # of a local file it would have to be computed
+
+
+def test_a_file_can_be_read_from_any_place(home):
+    content = os.urandom(3 << 20)
+    storage.write_bytes(f"{home}/file", content)
+    with storage.open_read(f"{home}/file") as file:
+        for place, size in ((0, 10), (5, 1 << 21), (-7, 100), (1 << 20, 3)):
+            file.seek(place, os.SEEK_END if place < 0 else os.SEEK_SET)
+            assert file.read(size) == content[place:][:size]
+    with storage.open_read(f"{home}/file", until=100) as file:
+        assert file.read(100) == content[:100]
+
+
+def test_a_zip_archive_is_the_same_bytes_everywhere(home):
+    def write(file) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("one", "two"):
+                with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
+                    member.write(name.encode())
+
+    with storage.open_write(f"{home}/archive") as file, io.BytesIO() as expected:
+        write(file)
+        write(expected)
+        content = expected.getvalue()
+    assert storage.read_bytes(f"{home}/archive") == content
+    with storage.open_read(f"{home}/archive") as file, zipfile.ZipFile(file) as archive:
+        assert archive.read("two") == b"two"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), RemaskError("no")])
+def test_a_block_that_fails_changes_nothing(home, error):
+    storage.write_bytes(f"{home}/old", b"old")
+    for name in ("old", "new"):
+        with pytest.raises(type(error)):
+            interrupted(f"{home}/{name}", error)
+    assert names(home) == {"old"}
+    assert storage.read_bytes(f"{home}/old") == b"old"
+
+
+def test_nothing_is_there_before_all_is(home):
+    with storage.open_write(f"{home}/file") as file:
+        file.write(b"half of")
+        file.flush()
+        assert not storage.exists(f"{home}/file")
+        file.write(b" it")
+    assert storage.read_bytes(f"{home}/file") == b"half of it"
+
+
+def test_of_two_who_write_a_file_of_one_generation_one_does(home):
+    path = f"{home}/claim"
+    assert storage.generation(path) == 0
+    storage.write_bytes(path, b"first", generation=0)
+    begun = storage.generation(path)
+    assert begun != 0
+    for generation in (0, begun + 1):
+        with pytest.raises(Changed) as caught:
+            storage.write_bytes(path, b"second", generation=generation)
+        assert str(caught.value) == f"{path}: somebody else has written it meanwhile; run the same command again"
+    storage.write_bytes(path, b"third", generation=begun)
+    assert storage.generation(path) not in (0, begun)
+    assert storage.read_bytes(path) == b"third"
+    assert names(home) == {"claim"}
+
+
+def test_lines_are_appended(home):
+    for line in (b"one\n", b"two\n", b"", b"three\n"):
+        storage.append(f"{home}/new/lines", line)
+    assert storage.read_bytes(f"{home}/new/lines") == b"one\ntwo\nthree\n"
+    assert names(home) == {"new/lines"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_many_files_become_one(home, count):
+    parts = [f"{home}/part-{number}" for number in range(count)]
+    for number, part in enumerate(parts):
+        storage.write_bytes(part, b"%d " % number)
+    storage.concatenate(parts, f"{home}/all")
+    assert storage.read_bytes(f"{home}/all") == b"".join(b"%d " % number for number in range(count))
+    assert len(names(home)) == count + 1
+
+
+def test_files_that_match(home):
+    for name in ("b.csv", "a.csv", "deep/er/c.csv", "a.txt", "odd[1].csv", ".hidden.csv"):
+        storage.write_bytes(f"{home}/{name}", b"")
+    assert storage.matching(f"{home}/*.csv") == [f"{home}/{name}" for name in ("a.csv", "b.csv", "odd[1].csv")]
+    assert storage.matching(f"{home}/**/*.csv") == sorted(
+        [f"{home}/{name}" for name in ("a.csv", "b.csv", "deep/er/c.csv", "odd[1].csv")]
+    )
+    assert storage.matching(f"{home}/odd[1].csv") == [f"{home}/odd[1].csv"]  # such a file comes first
+    assert storage.matching(f"{home}/[ab].???") == [f"{home}/{name}" for name in ("a.csv", "a.txt", "b.csv")]
+    assert storage.matching(f"{home}/deep") == storage.matching(f"{home}/none*") == []
+
+
+def test_files_in_a_folder(home):
+    for name in ("one", "two", "deep/three"):
+        storage.write_bytes(f"{home}/{name}", b"x")
+    assert set(storage.files(home)) == set(storage.files(f"{home}/")) == {"one", "two"}
+    assert storage.files(f"{home}/none") == storage.files(f"{home}/one") == {}
+
+
+def test_what_is_removed_is_gone_and_nothing_else(home):
+    for name in ("folder/a", "folder/deep/b", "folder-2/c", "file"):
+        storage.write_bytes(f"{home}/{name}", b"")
+    storage.remove(f"{home}/none")
+    storage.remove(f"{home}/folder")
+    assert names(home) == {"folder-2/c", "file"}
+    storage.remove(f"{home}/file")
+    storage.remove(f"{home}/folder-2/")
+    assert names(home) == set()
+
+
+def test_files_at_hand_are_local_ones(home):
+    for name in ("one", "two"):
+        storage.write_bytes(f"{home}/{name}", name.encode())
+    with storage.at_hand([f"{home}/one", f"{home}/two"]) as paths:
+        assert [Path(path).read_bytes() for path in paths] == [b"one", b"two"]
+    assert all(Path(path).exists() for path in paths) == (not storage.is_remote(home))

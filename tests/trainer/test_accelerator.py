@@ -48,3 +48,12 @@ def test_tpu_of_several_hosts_is_refused(monkeypatch):
     assert str(refused.value) == (
         "tpu: found 4 hosts, expected one: each would read the same sequences; use a TPU of one host"
     )
+
+
+def test_a_tpu_of_other_machines_is_refused():
+    with pytest.raises(RemaskError) as refused:
+        choose_strategy(tpu="node-1")
+    assert str(refused.value) == (
+        "tpu: found node-1; this version reaches the TPU of its own machine only: log in to that TPU VM with 'gcloud "
+        "compute tpus tpu-vm ssh node-1', and run the same command there with TPU=local"
+    )

@@ -264,7 +264,7 @@ def test_no_checkpoint_is_refused(tmp_path: Path):
 
 
 def test_a_url_is_refused():
-    assert refused_path("gs://bucket/model").startswith("gs://bucket/model: found a gs:// URL")
+    assert refused_path("s3://bucket/model").startswith("s3://bucket/model: found a s3:// URL")
 
 
 def test_a_pickle_is_refused_and_says_how_to_convert_it(tmp_path: Path):

@@ -1,0 +1,394 @@
+"""The records job on Dataflow: the fake service at its real address runs what was staged, and nothing else."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+from pathlib import Path
+
+import grpc
+import pytest
+from google.cloud.dataflow import JobState
+
+from pipelines import dataflow, engine
+from pipelines.__main__ import COMMANDS
+from pipelines.clean import clean
+from pipelines.tokens import train
+from records import command_line, gcs
+from tests.cloud.cloud import ACCOUNT
+from tests.cloud.dataflow import Dataflow, Refusal, packages
+from tests.pipelines.made import REVIEWS, csv_of, data_part, in_folder, shards_of
+
+pytestmark = pytest.mark.cloud
+
+JOB = "2026-01-01_00_00_00-0000000000000000001"
+LOOK = f"https://console.cloud.google.com/dataflow/jobs/us-central1/{JOB}?project=local-project"
+CANCEL = f"gcloud dataflow jobs cancel {JOB} --project=local-project --region=us-central1"
+PENDING, RUNNING = JobState.JOB_STATE_PENDING, JobState.JOB_STATE_RUNNING
+FAILED, CANCELLED = JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED
+
+
+@pytest.fixture
+def service(cloud, monkeypatch):
+    """Give Dataflow, and a bucket with two files of which some rows are bad and some the same."""
+    monkeypatch.setattr(dataflow, "POLL_SECONDS", 0.05)
+    cloud.storage.put("bucket", "in/a.csv", csv_of(REVIEWS[:200]).encode())
+    cloud.storage.put("bucket", "in/b.csv", (csv_of(REVIEWS[150:]) + "1,too,many,fields\n").encode())
+    with Dataflow(cloud) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train(map(clean, REVIEWS), vocab_size=200, name="test").save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def run(service, tokenizer_folder, capsys):
+    """Return a function that runs `make records RUNNER=dataflow`: its status, and what it printed."""
+
+    def run(*arguments, **replaced):
+        options = {"runner": "dataflow", "project": "local-project", "region": "us-central1", "bucket": "bucket"}
+        options |= {"csv": "gs://bucket/in/*.csv", "tokenizer": tokenizer_folder, "max_seq_length": "32", **replaced}
+        argv = ["records", *(f"--{name}={value}" for name, value in options.items()), *map(str, arguments)]
+        capsys.readouterr()
+        status = command_line.main("pipelines", "", COMMANDS, argv)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def asked(cloud):
+    """Return the methods of Dataflow that were called, each once, in order."""
+    return list(dict.fromkeys(entry.path.rpartition("/")[2] for entry in cloud.log if entry.method == "RPC"))
+
+
+def test_a_job_makes_the_same_bytes_as_a_local_run_and_tells_the_same(run, cloud, service, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataflow, "LINE_SECONDS", 0)
+    status, out, err = run("--labels=team=words", workers=3)
+    assert status == 0, err
+    job = service.jobs[JOB]
+    for name, content in in_folder(cloud.storage.objects("bucket"), "in").items():
+        (tmp_path / name).write_bytes(content)
+    status, local, _ = run(runner="local", csv=tmp_path / "*.csv", out=tmp_path / "out")
+    assert status == 0
+
+    made = in_folder(cloud.storage.objects("bucket"), "records/records")
+    for name, content in made.items():
+        (tmp_path / "dataflow" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dataflow" / name).write_bytes(content)
+    assert shards_of(tmp_path / "dataflow") == shards_of(tmp_path / "out")
+    assert len(shards_of(tmp_path / "out")) == 16
+    assert data_part(tmp_path / "dataflow") == data_part(tmp_path / "out")
+    assert made["tokenizer.json"] == (tmp_path / "out" / "tokenizer.json").read_bytes()
+    letters = (tmp_path / "out" / "dead_letters.jsonl").read_text().replace(str(tmp_path), "gs://bucket/in")
+    assert made["dead_letters.jsonl"].decode() == letters
+    assert not [name for name in made if name.startswith(".work")]
+
+    assert job.workers == 2
+    assert packages(job.description) == ["workflow.tar.gz"]
+    assert re.fullmatch(r"remask-records-[0-9a-f]{8}", job.description.name)
+    assert dict(job.description.labels) == {"application": "remask", "team": "words"}
+    (pool,) = (pool for pool in job.description.environment.worker_pools if pool.kind == "harness")
+    assert pool.autoscaling_settings.max_num_workers == 3
+    assert job.seen[0] == "PENDING"
+    assert list(dict.fromkeys(job.seen)) == ["PENDING", "RUNNING", "DONE"]
+    assert asked(cloud) == ["ListJobs", "CreateJob", "GetJob", "GetJobMetrics"]
+    assert {entry.account for entry in cloud.log if entry.method == "RPC"} == {ACCOUNT}
+
+    assert f"job        {JOB}\nlook       {LOOK}\ncancel     {CANCEL}\n" in out
+    assert "ended      DONE: 351 rows read, 16 shards written\n" in out
+    told = [summary[summary.index("rows   ") : summary.index("time   ")] for summary in (out, local)]
+    assert told[0] == told[1]
+    assert "next       make show DATA=gs://bucket/records/records; make train DATA=gs://bucket/records/records\n" in out
+    assert err.startswith("staging the package and the graph\npending, 0 shards written, 0 rows read\n")
+    assert "running, 0 shards written, 0 rows read\n" in err
+    assert re.search(r"^running, \d+ shards written, 351 rows read$", err, re.MULTILINE)
+
+
+def test_without_the_package_a_job_fails_and_says_so(run, service, cloud):
+    status, _, err = run(sdk_container_image="registry.example/without-remask:1")
+    assert packages(service.jobs[JOB].description) == []
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        f"error: job {JOB} has ended as FAILED: its workers have no package 'pipelines'. Without --sdk_container_image "
+        f"they are sent remask, and install what its setup.py asks for; an image that is named has to hold all that. "
+        f"All it said: {LOOK}"
+    )
+    assert "ListJobMessages" in asked(cloud)
+    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+
+
+def test_what_a_worker_has_to_say_of_the_input_arrives_alone(run, cloud):
+    cloud.storage.put("bucket", "empty.csv", b"id,text\n")
+    status, out, err = run(csv="gs://bucket/empty.csv")
+    assert status == 1
+    assert err.splitlines()[-1] == "error: empty.csv: a header and no rows, expected at least one text"
+    assert "ended      FAILED" in out
+    assert "records/empty/manifest.json" not in cloud.storage.objects("bucket")
+
+
+def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_claimed(run, service, cloud):
+    service.script = [PENDING]
+    status, out, err = run("--detach")
+    assert (status, err) == (0, "staging the package and the graph\n")
+    assert out == (
+        f"job        {JOB}\nlook       {LOOK}\ncancel     {CANCEL}\n"
+        f"next       when it has ended: make show DATA=gs://bucket/records/records\n"
+    )
+    status, _, err = run("--detach")
+    assert status == 1
+    assert re.fullmatch(
+        r"error: gs://bucket/records/records: another job writes there, begun by \S+ on \S+ at \S+; wait for it, "
+        r"choose another folder with OUT=, or, if that job is dead, take over with ARGS=--overwrite\n",
+        err,
+    )
+    assert run("--detach", "--overwrite")[0] == 0
+    assert len(service.jobs) == 2
+
+
+def test_an_interrupt_ends_the_command_and_not_the_job(run, service, cloud):
+    service.script = [PENDING, RUNNING, lambda job: os.kill(os.getpid(), signal.SIGINT)]
+    status, _, err = run()
+    assert status == 130
+    assert err.endswith(f"\nthe job goes on without this command; to end it: {CANCEL}\n")
+    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+
+
+def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    gone = Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+    service.script = [PENDING, lambda job: service.refusals.update(GetJob=gone)]
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        "error: Dataflow cannot be reached (The service is currently unavailable.); look at the network, and at the "
+        "proxy where HTTPS_PROXY names one, and run the same command again. "
+        f"Job {JOB} goes on without this command: see {LOOK}; to end it: {CANCEL}"
+    )
+    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+
+
+def test_a_cancelled_job_makes_no_data_set(run, service, cloud):
+    service.script = [PENDING, RUNNING, CANCELLED]
+    status, out, err = run()
+    assert status == 1
+    assert "ended      CANCELLED: 0 rows read, 0 shards written\n" in out
+    assert err.splitlines()[-1] == f"error: job {JOB} was cancelled; the same command runs it again"
+    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+
+
+def read(terminal):
+    """Return what was written to a terminal, nothing once all was read."""
+    try:
+        return os.read(terminal, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+def test_on_a_terminal_there_is_a_bar(run, service, monkeypatch):
+    def count(job):
+        job.counters = [("Documents", "remask", "rows", 4321), ("Shards", "remask", "shards", 7)]
+        job.counters.append(("Documents", "others", "rows", 99999))
+
+    service.script = [RUNNING, count, *[RUNNING] * 4, CANCELLED]
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with open(ours, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert run()[0] == 1
+        os.set_blocking(terminal, False)
+        text = b"".join(iter(lambda: read(terminal), b"")).decode()
+    os.close(terminal)
+    assert "running, 7 shards written: 4.32k rows" in text
+    assert "99999" not in text
+
+
+def test_a_job_that_gets_no_machines_says_what_to_do(run, service):
+    quota = (
+        "Startup of the worker pool in zone us-central1-a failed to bring up any of the desired 1 workers. The project "
+        "quota may have been exceeded or access control policies may be preventing the operation."
+    )
+    service.script = [PENDING, lambda job: job.errors.extend(["Workflow failed.", quota]), FAILED]
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        f"error: job {JOB} has ended as FAILED: project local-project: its quota in us-central1 does not suffice "
+        f"({quota}); give fewer WORKERS, another REGION, or ask for more: 'gcloud compute regions describe us-central1 "
+        f"--project=local-project' shows what there is. All it said: {LOOK}"
+    )
+
+
+def test_a_failure_of_which_nothing_is_said(run, service, cloud, monkeypatch):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.script = [FAILED]
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines()[-1] == f"error: job {JOB} has ended as FAILED: it does not say why. All it said: {LOOK}"
+    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+
+
+def test_a_rehearsal_looks_at_everything_and_changes_nothing(run, service, cloud):
+    before = cloud.storage.objects("bucket")
+    status, out, err = run("--dry_run", workers=8)
+    assert (status, err) == (0, "")
+    assert cloud.storage.objects("bucket") == before
+    assert asked(cloud) == ["ListJobs"]
+    assert "  --max_num_workers=8\n" in out
+    assert f"  --setup_file={Path(__file__).parents[2] / 'setup.py'}\n" in out
+    assert "input      2 files of 0.1 MB, the first is gs://bucket/in/a.csv\n" in out
+    assert "output     gs://bucket/records/records\n" in out
+    status, _, err = run("--dry_run", "--column=review")
+    assert status == 1
+    assert err.startswith("error: gs://bucket/in/a.csv: has no column 'review'")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "replaced", "said"),
+    [
+        (
+            Refusal(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "Dataflow API has not been used in project 123 before or it is disabled. Enable it by visiting a page.",
+                "SERVICE_DISABLED",
+            ),
+            {},
+            "project local-project: Dataflow is not enabled; enable it with 'gcloud services enable "
+            "dataflow.googleapis.com compute.googleapis.com --project=local-project'",
+        ),
+        (
+            None,
+            {"project": "no-project"},
+            f"project no-project: {ACCOUNT} may not run jobs on Dataflow ((a1b2): Could not create workflow; user does "
+            "not have write access to project: no-project Causes: (a1b2): Permission 'dataflow.jobs.create' denied on "
+            "project: 'no-project'); grant it with 'gcloud projects add-iam-policy-binding no-project "
+            f"--member=serviceAccount:{ACCOUNT} --role=roles/dataflow.developer'",
+        ),
+        (
+            None,
+            {"region": "us-centrall1"},
+            "region us-centrall1: Dataflow knows no such region (The workflow could not be created, since it was sent "
+            "to an invalid regional endpoint (us-centrall1). Please resubmit to a valid Cloud Dataflow regional "
+            "endpoint.); 'gcloud compute regions list --project=local-project' lists them",
+        ),
+        (
+            Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for requests per minute."),
+            {},
+            "project local-project: its quota in us-central1 does not suffice (Quota exceeded for requests per "
+            "minute.); give fewer WORKERS, another REGION, or ask for more: 'gcloud compute regions describe "
+            "us-central1 --project=local-project' shows what there is",
+        ),
+    ],
+    ids=["disabled", "role", "region", "quota"],
+)
+def test_what_dataflow_refuses_is_said_before_anything_is_done(
+    run, service, cloud, refusal, replaced, said, monkeypatch
+):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    before = cloud.storage.objects("bucket")
+    service.refusals |= {"ListJobs": refusal} if refusal else {}
+    status, out, err = run(**replaced)
+    assert (status, out, err.splitlines()[-1]) == (1, "", f"error: {said}")
+    assert cloud.storage.objects("bucket") == before
+
+
+def test_a_job_that_is_refused_leaves_the_folder_free(run, service, cloud):
+    service.refusals["CreateJob"] = Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "(a1b2): The workflow could not be created. Causes: (a1b2): Dataflow quota error for jobs-per-project quota. "
+        "Project local-project is running 25 jobs.",
+    )
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        "error: project local-project: too many jobs run at the same time ((a1b2): The workflow could not be created. "
+        "Causes: (a1b2): Dataflow quota error for jobs-per-project quota. Project local-project is running 25 jobs.); "
+        "'gcloud dataflow jobs list --status=active --project=local-project --region=us-central1' lists them"
+    )
+    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+
+
+def test_a_name_that_another_job_has(run, service):
+    service.script = [PENDING]
+    assert run("--detach", job_name="mine")[0] == 0
+    service.script = [PENDING]
+    status, _, err = run("--detach", job_name="mine", out="gs://bucket/other")
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        "error: Dataflow has not taken the job (There is already active job named mine with id: "
+        f"{JOB}. If you want to submit a second job, try again by setting a different name using --job_name.)"
+    )
+
+
+def test_buckets_are_looked_at_first(run, cloud):
+    cloud.storage.create_bucket("others", readers=set(), writers=set())
+    status, _, err = run(out="gs://others/records")
+    assert status == 1
+    to = f"gcloud storage buckets add-iam-policy-binding gs://others --member=serviceAccount:{ACCOUNT}"
+    assert err == (
+        f"error: gs://others: {ACCOUNT} lacks storage.objects.get, storage.objects.list, storage.objects.create, "
+        f"storage.objects.delete, storage.buckets.get; grant it with '{to} --role=roles/storage.objectViewer' and "
+        f"'{to} --role=roles/storage.objectUser' and '{to} --role=roles/storage.legacyBucketReader'\n"
+    )
+    status, _, err = run(bucket="nobodys")
+    assert status == 1
+    assert err.startswith("error: gs://nobodys: there is no bucket nobodys; mend the name, or make one with ")
+
+
+def test_a_bucket_far_from_the_workers_is_noted(run):
+    status, _, err = run("--dry_run", region="europe-west4")
+    assert (status, err) == (
+        0,
+        "note: bucket bucket is in us-central1, and the job runs in europe-west4: what goes between them takes longer, "
+        "and costs\n",
+    )
+
+
+def test_input_that_no_worker_could_read_is_refused(run):
+    status, _, err = run(csv="here/a.csv")
+    assert (status, err) == (
+        1,
+        "error: csv: found here/a.csv, expected a path in a bucket, which Dataflow's workers can read; copy it there "
+        "with 'gcloud storage cp here/a.csv gs://bucket/'\n",
+    )
+
+
+def test_a_package_that_is_not_there_or_cannot_be_built(run, tmp_path, monkeypatch):
+    setup = tmp_path / "setup.py"
+    monkeypatch.setattr(engine, "SETUP", setup)
+    status, _, err = run("--dry_run")
+    assert (status, err) == (
+        1,
+        f"error: {setup}: missing, so there is no package to give to Dataflow's workers; run from a clone of remask, "
+        "or name an image that holds it with --sdk_container_image\n",
+    )
+    setup.write_text("raise SystemExit('no compiler')")
+    status, _, err = run("--dry_run")
+    assert (status, err) == (1, "error: Beam could not stage the job (no compiler)\n")
+
+
+def test_no_credentials(run, monkeypatch):
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    gcs.client.cache_clear()
+    status, _, err = run()
+    assert (status, err) == (
+        1,
+        "error: no credentials for Google Cloud; run 'gcloud auth application-default login', or name the key file of "
+        "a service account in GOOGLE_APPLICATION_CREDENTIALS\n",
+    )
+
+
+def test_options_that_beam_does_not_take(run):
+    status, _, err = run("--dry_run", "--beam_args=--worker_zone=us-central1-a", "--beam_args=--worker_region=us-east1")
+    assert status == 1
+    assert err.startswith(
+        "error: Beam does not take these options (worker_region and worker_zone are mutually exclusive.); it was given "
+        "--runner=DataflowRunner "
+    )

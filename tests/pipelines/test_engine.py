@@ -1,0 +1,143 @@
+"""Where the graph runs: here, or behind a job endpoint, which is Beam's own job service with a pool of workers."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import engine
+from pipelines.__main__ import COMMANDS
+from pipelines.clean import clean
+from pipelines.tokens import train
+from records import command_line
+from tests.cloud import worker_environment
+from tests.pipelines.made import REVIEWS, data_part, shards_of, write_csv
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def worker_python(tmp_path_factory):
+    """Return a Python that has Beam, this package as it is distributed, and nothing else."""
+    folder = tmp_path_factory.mktemp("worker")
+    build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return worker_environment.make(folder / "environment", folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory, worker_python):
+    """Give the addresses of a job service and of a pool of workers, each a process of its own."""
+    folder, pool = tmp_path_factory.mktemp("endpoints"), free_port()
+    outside = {"PATH": f"{worker_python.parent}:{os.environ['PATH']}"}  # neither our folder nor our environment
+    service = ["-m", "apache_beam.runners.portability.local_job_service_main", "--port_file", str(folder / "port")]
+    workers = ["-I", "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
+    with (
+        running([sys.executable, *service], folder, outside),
+        running([str(worker_python), *workers], folder, outside),
+    ):
+        wait_for(lambda: (folder / "port").exists())
+        wait_for(lambda: socket.create_connection(("localhost", pool)).close() is None)
+        yield f"localhost:{(folder / 'port').read_text()}", f"localhost:{pool}"
+
+
+@contextlib.contextmanager
+def running(command, folder, environment):
+    with (
+        open(folder / "log", "a") as log,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log) as process,
+    ):
+        yield
+        process.send_signal(signal.SIGINT)  # upon which a pool ends its workers, too
+        process.wait()
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return taken.getsockname()[1]
+
+
+def wait_for(there):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            if there():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it has not started")
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    train(map(clean, REVIEWS), vocab_size=200, name="test").save(str(tmp_path / "tokenizer"))
+
+    def run(*arguments, out="out", **options):
+        options = {"tokenizer": tmp_path / "tokenizer", "max_seq_length": 32, "out": tmp_path / out, **options}
+        argv = ["records", *(f"--{name}={value}" for name, value in options.items()), *arguments]
+        capsys.readouterr()
+        status = command_line.main("pipelines", "", COMMANDS, argv)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def test_a_job_server_and_its_workers_make_the_same_bytes(run, endpoints, tmp_path):
+    path = write_csv(tmp_path / "a.csv", [*REVIEWS, REVIEWS[0]])
+    service, pool = endpoints
+    behind = {"runner": "portable", "job_endpoint": service, "environment_type": "EXTERNAL", "environment_config": pool}
+    status, out, err = run(csv=path, **behind)
+    assert (status, err) == (0, "")
+    assert "documents  300; dropped: 1 duplicate\n" in out
+    assert run(csv=path, out="local")[0] == 0
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "local")
+    assert data_part(tmp_path / "out") == data_part(tmp_path / "local")
+    assert not (tmp_path / "out" / ".work").exists()
+
+    (tmp_path / "empty.csv").write_text("id,text\n")
+    status, _, err = run(csv=tmp_path / "empty.csv", out="none", **behind)
+    assert (status, err) == (1, "error: empty.csv: a header and no rows, expected at least one text\n")
+    assert not (tmp_path / "none" / ".work" / "job.json").exists()
+
+
+def test_an_endpoint_at_which_nobody_listens_is_named_at_once(run, tmp_path):
+    endpoint = f"localhost:{free_port()}"
+    status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)
+    assert (status, err) == (
+        1,
+        f"error: job_endpoint {endpoint}: no job server answers there (Connection refused); start one, such as Flink's "
+        f"with 'docker run --net=host apache/beam_flink1.19_job_server'\n",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rehearsal_changes_nothing(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
+    status, out, err = run("--dry_run", csv=path)
+    assert (status, err) == (0, "")
+    assert re.search(rf"^input +1 files of 0.0 MB, the first is {path}\n", out, re.MULTILINE)
+    assert out.endswith("nothing was written or submitted; without --dry_run it would be\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "Traceback ...\nrecords.errors.RemaskError: a.csv: is empty [while running 'Pieces-ptransform-3']\n",
+            "a.csv: is empty",
+        ),
+        ("RuntimeError: records.errors.Changed: gs://b/a: written meanwhile", "gs://b/a: written meanwhile"),
+        ("Traceback ...\nValueError: our own fault", ""),
+    ],
+)
+def test_what_a_worker_meant_for_the_user(error, said):
+    assert engine.message(error) == said

@@ -1,0 +1,125 @@
+"""The end of a job: a data set only where all is as this job made it, and no other job was there."""
+
+import google_crc32c
+import pytest
+
+from pipelines import claim, source
+from pipelines.documents import Rows, Shape
+from pipelines.publish import publish
+from pipelines.shards import Kept, Layout
+from records import storage
+from records.errors import RemaskError
+from records.manifest import SPLITS, Data, Manifest, Shard, Tokenizer
+from tests.records.made import toy_tokenizer
+
+DESCRIBED = Data(8, "pack", 0.05, "", Tokenizer.of(toy_tokenizer()), dict.fromkeys(SPLITS, ()), ())
+CONTENT = b"not looked into"
+SHARD = Shard(
+    "train-00000-of-00001.tfrecord", 3, 3, 24, len(CONTENT), f"{google_crc32c.value(CONTENT):08x}", "0123456789abcdef"
+)
+
+
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.cloud)])
+def shape(request, tmp_path):
+    """Return the shape of a job that has written its one shard and two files of malformed rows."""
+    folder = f"{tmp_path}/out"
+    if request.param == "bucket":
+        request.getfixturevalue("cloud")
+        folder = "gs://bucket/out"
+    job = claim.take(f"{folder}/.work", take_over=False, ends_with_us=True)
+    shape = Shape(folder, "", 1 << 20, "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), job)
+    source.write_list(shape.sources, ["/in/a.csv", "/in/b/c.csv"])
+    storage.write_bytes(f"{folder}/{SHARD.file}", CONTENT)
+    storage.write_bytes(f"{shape.letters}/000001-0.jsonl", b"second\n")
+    storage.write_bytes(f"{shape.letters}/000000-0.jsonl", b"first\n")
+    return shape
+
+
+def run(shape, **replaced):
+    rows, kept = {0: Rows(3, 0, 1), 1: Rows(2, 1)}, {0: Kept(2), 1: Kept(1)}
+    arguments = {"shards": [("train", SHARD)], "rows": rows, "kept": kept, "shape": shape, "about": {"created": "now"}}
+    publish(DESCRIBED, **{**arguments, **replaced})
+
+
+def message(shape, **replaced):
+    with pytest.raises(RemaskError) as refused:
+        run(shape, **replaced)
+    assert not storage.exists(f"{shape.folder}/manifest.json")
+    return str(refused.value)
+
+
+def test_the_manifest_comes_last_and_work_is_gone(shape):
+    run(shape)
+    made = Manifest.from_json(storage.read_bytes(f"{shape.folder}/manifest.json"))
+    assert made.data.splits == {"train": (SHARD,), "validation": ()}
+    assert [(each.file, each.rows, each.documents) for each in made.data.sources] == [
+        ("a.csv", 3, 2),
+        ("b/c.csv", 2, 1),
+    ]
+    assert made.job == {"id": shape.job, "created": "now"}
+    assert storage.read_bytes(f"{shape.folder}/dead_letters.jsonl") == b"first\nsecond\n"
+    assert not storage.exists(f"{shape.folder}/.work")
+
+
+def test_an_engine_may_run_it_twice(shape):
+    run(shape)
+    before = storage.read_bytes(f"{shape.folder}/manifest.json")
+    storage.write_bytes(f"{shape.folder}/.work/job.json", b"{}")  # it was interrupted before it had removed this
+    run(shape, about={"created": "later"})
+    assert storage.read_bytes(f"{shape.folder}/manifest.json") == before
+    assert not storage.exists(f"{shape.folder}/.work")
+
+
+def test_a_shard_that_another_job_has_written_makes_no_data_set(shape):
+    storage.write_bytes(f"{shape.folder}/{SHARD.file}", CONTENT + b"!")
+    assert message(shape) == (
+        f"{shape.folder}: another job has written {SHARD.file}, so this one has made no data set; run it again with "
+        f"another OUT="
+    )
+
+
+def test_a_shard_of_the_same_size_is_told_by_its_checksum_in_a_bucket(shape):
+    storage.write_bytes(f"{shape.folder}/{SHARD.file}", CONTENT[::-1])
+    if storage.is_remote(shape.folder):
+        assert f"another job has written {SHARD.file}" in message(shape)
+    else:
+        run(shape)  # a listing of the local disk says no more than the size: `make verify` finds it
+
+
+def test_a_shard_that_is_gone_makes_no_data_set(shape):
+    storage.remove(f"{shape.folder}/{SHARD.file}")
+    assert f"another job has written {SHARD.file}" in message(shape)
+
+
+def test_a_folder_that_was_taken_over_is_left_alone(shape):
+    claim.take(f"{shape.folder}/.work", take_over=True, ends_with_us=True)
+    assert message(shape) == (
+        f"{shape.folder}: another job has taken it over, so this one has made no data set; run it again with another "
+        f"OUT="
+    )
+    assert not storage.exists(f"{shape.folder}/dead_letters.jsonl")
+
+
+def test_of_two_manifests_the_first_one_stays(shape, monkeypatch):
+    """The other job writes its own between our last look and our writing."""
+    path, write = f"{shape.folder}/manifest.json", storage.write_bytes
+
+    def write_late(target, content, *, generation=None):
+        write(target, b"theirs")
+        write(target, content, generation=generation)
+
+    monkeypatch.setattr(storage, "write_bytes", write_late)
+    with pytest.raises(RemaskError) as refused:
+        run(shape)
+    assert str(refused.value) == (
+        f"{shape.folder}: another job has written its manifest.json, so this one has made no data set; run it again "
+        f"with another OUT="
+    )
+    assert storage.read_bytes(path) == b"theirs"
+
+
+def test_nothing_left_is_no_data_set(shape):
+    assert message(shape, shards=[], rows={0: Rows(1, 1)}, kept={}) == (
+        f"a.csv, b/c.csv: none of the 1 rows became a document (1 malformed); the malformed ones are in "
+        f"{shape.folder}/dead_letters.jsonl"
+    )

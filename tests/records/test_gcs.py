@@ -1,0 +1,476 @@
+"""What is particular to objects in buckets: requests, faults and refusals. Of any file, test_storage asks."""
+
+import os
+from collections.abc import Iterator
+
+import google_crc32c
+import pytest
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from records import gcs, storage
+from records.errors import Changed, RemaskError
+from tests.cloud import gcs as service
+from tests.cloud.cloud import ACCOUNT
+from tests.cloud.http import of_json
+
+pytestmark = pytest.mark.cloud
+
+MIB = 1 << 20
+HOW_TO_GET = (
+    "run 'gcloud auth application-default login', or name the key file of a service account in "
+    "GOOGLE_APPLICATION_CREDENTIALS"
+)
+GRANT = f"gcloud storage buckets add-iam-policy-binding gs://theirs --member=serviceAccount:{ACCOUNT} --role="
+
+
+@pytest.fixture(autouse=True)
+def client(cloud, monkeypatch) -> Iterator[None]:
+    """Give each test a client of its own, which does not wait long before it tries again."""
+    monkeypatch.setattr(gcs, "DEFAULT_RETRY", DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.1))
+    gcs.client.cache_clear()
+    yield
+    gcs.client.cache_clear()
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr(gcs, "PATIENCE", 1.0)
+    monkeypatch.setattr(gcs, "_TIMEOUT", (1.0, 0.3))
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(RemaskError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def read(path: str) -> bytes:
+    with storage.open_read(path) as file:
+        return file.read()
+
+
+def write(path: str, content: bytes = b"content") -> None:
+    with storage.open_write(path) as file:
+        file.write(content)
+
+
+def asked(cloud, method: str = "", path: str = "") -> list[str]:
+    """Return how requests for objects were answered; the library asks of the bucket in the background, too."""
+    return [
+        f"{entry.status} {entry.method} {entry.range}".rstrip()
+        for entry in cloud.log
+        if method in entry.method and path in entry.path and ("/o" in entry.path or "/batch" in entry.path)
+    ]
+
+
+def is_read(request) -> bool:
+    return request.path.startswith("/download/")
+
+
+def is_write(request) -> bool:
+    return request.path.startswith("/upload/")
+
+
+# Requests
+
+
+def test_a_file_that_is_read_whole_costs_one_request(cloud):
+    cloud.storage.put("bucket", "one", b"content")
+    assert storage.read_bytes("gs://bucket/one") == b"content"
+    assert asked(cloud) == ["200 GET"]
+
+
+def test_what_is_read_in_sequence_comes_in_ranges_that_grow(cloud):
+    cloud.storage.put("bucket", "one", os.urandom(8 * MIB))
+    assert read("gs://bucket/one") == cloud.storage.objects("bucket")["one"]
+    assert asked(cloud, path="/download/") == [
+        "206 GET bytes=0-1048575",
+        "206 GET bytes=1048576-3145727",
+        "206 GET bytes=3145728-7340031",
+        "206 GET bytes=7340032-8388607",
+    ]
+
+
+def test_a_piece_of_a_file_costs_little_more_than_itself(cloud):
+    cloud.storage.put("bucket", "one", os.urandom(16 * MIB))
+    with storage.open_read("gs://bucket/one", until=6 * MIB) as file:
+        file.seek(2 * MIB)
+        assert len(file.read(4 * MIB)) == 4 * MIB
+    assert sum(entry.sent for entry in cloud.log if is_read(entry)) == 4 * MIB
+
+
+def test_many_files_are_looked_at_with_one_request(cloud):
+    for number in range(500):
+        cloud.storage.put("bucket", f"records/{number}", b"%d" % number)
+    found = storage.files("gs://bucket/records")
+    assert found["17"] == storage.File(2, f"{google_crc32c.value(b'17'):08x}")
+    assert len(found) == 500
+    assert asked(cloud) == ["200 GET"]
+
+
+def test_many_files_are_removed_a_hundred_at_a_time(cloud):
+    for number in range(250):
+        cloud.storage.put("bucket", f"records/{number}", b"")
+    cloud.storage.put("bucket", "records-2", b"")
+    storage.remove("gs://bucket/records")
+    assert list(cloud.storage.objects("bucket")) == ["records-2"]
+    assert asked(cloud) == ["200 GET"] + 3 * ["200 POST"]
+
+
+def test_many_objects_are_composed_in_steps(cloud):
+    parts = [f"letters/{number:04}" for number in range(1100)]
+    for part in parts:
+        cloud.storage.put("bucket", part, part.encode())
+    storage.concatenate([f"gs://bucket/{part}" for part in parts], "gs://bucket/all")
+    assert cloud.storage.objects("bucket")["all"] == "".join(parts).encode()
+    assert set(cloud.storage.objects("bucket")) == {*parts, "all"}  # no step is left over
+    assert len(asked(cloud, "POST", "/compose")) == 35 + 2 + 1
+
+
+def test_only_objects_that_may_match_are_listed(cloud):
+    for name in ("reviews/1.csv", "reviews/deep/2.csv", "reviews/3.txt", "others/4.csv"):
+        cloud.storage.put("bucket", name, b"")
+    assert storage.matching("gs://bucket/reviews/**/*.csv") == [
+        "gs://bucket/reviews/1.csv",
+        "gs://bucket/reviews/deep/2.csv",
+    ]
+    listing = cloud.log[-1]
+    assert (listing.query["prefix"], listing.query["matchGlob"]) == ("reviews/", "reviews/***.csv")
+
+
+def test_lists_of_several_pages(cloud, monkeypatch):
+    monkeypatch.setattr(cloud.storage, "page_size", 2)
+    for name in "abcde":
+        cloud.storage.put("bucket", f"folder/{name}", b"")
+    assert set(storage.files("gs://bucket/folder")) == set("abcde")
+    assert asked(cloud) == 3 * ["200 GET"]
+
+
+# Content
+
+
+def test_a_large_object_is_uploaded_in_chunks_and_from_the_disk(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_CHUNK", 4 * MIB)
+    monkeypatch.setattr(gcs, "_IN_MEMORY", MIB)
+    content = os.urandom(9 * MIB)
+    write("gs://bucket/one", content)
+    assert cloud.storage.objects("bucket") == {"one": content}
+    assert asked(cloud, "PUT") == [
+        "308 PUT bytes 0-4194303/9437184",
+        "308 PUT bytes 4194304-8388607/9437184",
+        "200 PUT bytes 8388608-9437183/9437184",
+    ]
+
+
+@pytest.mark.parametrize("size", [7, 9 * MIB])
+def test_an_upload_that_is_damaged_on_the_way_is_refused(cloud, monkeypatch, size):
+    stored = cloud.storage._store
+
+    def damaging(bucket, name, content, *rest):
+        return stored(bucket, name, b"X" + content[1:], *rest)
+
+    monkeypatch.setattr(cloud.storage, "_store", damaging)
+    said = refusal(write, "gs://bucket/one", bytes(size))
+    assert said.startswith('gs://bucket/one: Google Cloud Storage refuses it (400: Provided crc32c "')
+    assert cloud.storage.objects("bucket") == {}
+
+
+@pytest.mark.parametrize("call", [read, storage.read_bytes])
+def test_a_download_that_is_damaged_on_the_way_is_refused(cloud, call):
+    class Damaged(service.Object):
+        crc32c = "AAAAAA=="
+
+    cloud.storage.buckets["bucket"].objects["one"] = Damaged("bucket", "one", b"content", generation=1)
+    assert refusal(call, "gs://bucket/one") == (
+        f"gs://bucket/one: what arrived has CRC-32C {google_crc32c.value(b'content'):08x}, the bucket says 00000000; "
+        f"something on the way damages data: try again"
+    )
+
+
+@pytest.mark.parametrize("again", [b"new", b""])
+def test_an_object_that_is_replaced_while_it_is_read(cloud, again):
+    cloud.storage.put("bucket", "one", os.urandom(4 * MIB))
+    with storage.open_read("gs://bucket/one") as file:
+        file.read(10)
+        cloud.storage.put("bucket", "one", again)
+        with pytest.raises(Changed) as caught:
+            file.read()
+    assert str(caught.value) == "gs://bucket/one: replaced or removed while it was read; run the same command again"
+
+
+def test_a_temporary_disk_that_is_full(cloud, monkeypatch):
+    class Full:
+        def write(self, content: bytes) -> int:
+            raise OSError(28, os.strerror(28))
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(gcs.tempfile, "SpooledTemporaryFile", lambda size: Full())
+    monkeypatch.setattr(gcs.tempfile, "gettempdir", lambda: "/scratch")
+    assert refusal(write, "gs://bucket/one") == (
+        "/scratch: no space left on device; free some space, or write to another disk"
+    )
+
+
+# Faults
+
+FAULTS = [(429, 429), (500, 500), (503, 503), ("reset", 0), ("truncate", 0), ("stall", 0), ("expire", 401)]
+
+
+@pytest.mark.parametrize(("kind", "status"), FAULTS)
+def test_a_read_gets_over_a_fault(cloud, monkeypatch, kind, status):
+    monkeypatch.setattr(gcs, "_TIMEOUT", (5.0, 0.5))
+    content = os.urandom(2 * MIB)
+    cloud.storage.put("bucket", "one", content)
+    cloud.fail(is_read, kind, nth=2)
+    assert read("gs://bucket/one") == content
+    first, failed, again = asked(cloud, path="/download/")
+    assert first == "206 GET bytes=0-1048575"
+    assert failed == f"{status} GET bytes=1048576-2097151"
+    # What had arrived is not asked for again.
+    halfway = kind in ("truncate", "stall")
+    assert again == f"206 GET bytes={1572864 if halfway else 1048576}-2097151"
+
+
+@pytest.mark.parametrize(("kind", "status"), FAULTS)
+@pytest.mark.parametrize("size", [7, 9 * MIB])
+def test_a_write_gets_over_a_fault(cloud, monkeypatch, kind, status, size):
+    monkeypatch.setattr(gcs, "_TIMEOUT", (5.0, 0.5))
+    content = os.urandom(size)
+    cloud.fail(is_write, kind, nth=2 if size > 7 else 1)
+    write("gs://bucket/one", content)
+    assert cloud.storage.objects("bucket") == {"one": content}
+    statuses = [int(each.split()[0]) for each in asked(cloud, path="/upload/")]
+    assert statuses == ([200] if size > 7 else []) + [status, 200]
+
+
+@pytest.mark.parametrize("kind", [429, 503, "reset"])
+def test_other_requests_get_over_a_fault(cloud, kind):
+    for name in ("a", "b", "folder/c"):
+        cloud.storage.put("bucket", name, name.encode())
+    for path, call in {
+        "/compose": lambda: storage.concatenate(["gs://bucket/a", "gs://bucket/b"], "gs://bucket/ab"),
+        "/o": lambda: storage.files("gs://bucket/folder"),
+        "/o/a": lambda: storage.size("gs://bucket/a"),
+        "/batch/": lambda: storage.remove("gs://bucket/folder"),
+    }.items():
+        cloud.log.clear()
+        cloud.fail(lambda request, path=path: path in request.path, kind)
+        call()
+        status = kind if isinstance(kind, int) else 0
+        assert [each.split()[0] for each in asked(cloud, path=path)][:2] == [str(status), "200"], path
+    assert cloud.storage.objects("bucket") == {"a": b"a", "b": b"b", "ab": b"ab"}
+
+
+def test_of_a_batch_only_what_failed_is_asked_for_again(cloud):
+    for number in range(5):
+        cloud.storage.put("bucket", f"folder/{number}", b"")
+    inner = cloud.storage._metadata
+    seen = []
+
+    def failing(request, account, rest):
+        if request.method == "DELETE":
+            seen.append("/".join(rest[2:]))
+            if seen[-1] == "folder/3" and seen.count("folder/3") == 1:
+                raise service.HttpError(503, "backendError", "once")
+        return inner(request, account, rest)
+
+    cloud.storage._metadata = failing
+    try:
+        storage.remove("gs://bucket/folder")
+    finally:
+        del cloud.storage._metadata
+    assert cloud.storage.objects("bucket") == {}
+    assert sorted(seen) == ["folder", *(f"folder/{number}" for number in (0, 1, 2, 3, 3, 4))]
+
+
+@pytest.mark.parametrize("size", [7, 9 * MIB])
+def test_who_wrote_first_but_was_not_told_so_has_still_written_first(cloud, size):
+    """The answer is lost, so the request is repeated, and then finds its own object there."""
+    cloud.fail(lambda request: is_write(request) and request.method == ("POST" if size == 7 else "PUT"), "reset")
+    storage.write_bytes("gs://bucket/one", bytes(size), generation=0)
+    assert len(asked(cloud, path="/upload/")) == (2 if size == 7 else 3)
+    with pytest.raises(Changed):
+        storage.write_bytes("gs://bucket/one", bytes(size + 1), generation=0)
+
+
+def test_what_was_appended_is_not_appended_twice(cloud):
+    cloud.storage.put("bucket", "lines", b"one\n")
+    cloud.fail(lambda request: request.path.endswith("/compose"), "reset")
+    storage.append("gs://bucket/lines", b"two\n")
+    assert asked(cloud, path="/compose") == ["0 POST", "412 POST"]
+    assert cloud.storage.objects("bucket") == {"lines": b"one\ntwo\n"}
+
+
+def test_nobody_appends_to_what_another_writes(cloud):
+    cloud.storage.put("bucket", "lines", b"one\n")
+
+    def meanwhile(request) -> bool:
+        if request.path.endswith("/compose"):
+            cloud.storage.put("bucket", "lines", b"another\n")
+        return False
+
+    cloud.fail(meanwhile, 500)
+    assert refusal(storage.append, "gs://bucket/lines", b"two\n") == (
+        "gs://bucket/lines: somebody else has written it meanwhile; run the same command again"
+    )
+    assert cloud.storage.objects("bucket")["lines"] == b"another\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (429, "bucket bucket takes no more requests at the moment (made to fail); run the same command again later"),
+        (500, "Google Cloud Storage is not well (500: made to fail); run the same command again later"),
+        (503, "Google Cloud Storage is not well (503: made to fail); run the same command again later"),
+        (
+            "reset",
+            "the connection to Google Cloud Storage breaks (RemoteDisconnected); look at the network, and at the proxy "
+            "that HTTPS_PROXY names",
+        ),
+        (
+            "truncate",
+            "the connection to Google Cloud Storage breaks (IncompleteRead); look at the network, and at the proxy "
+            "that HTTPS_PROXY names",
+        ),
+        (
+            "stall",
+            "nothing arrives from Google Cloud Storage (TimeoutError); look at the network, and at the proxy that "
+            "HTTPS_PROXY names",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("impatient")
+def test_a_fault_that_stays_is_explained(cloud, kind, fault):
+    cloud.storage.put("bucket", "one", b"content")
+    assert read("gs://bucket/one") == b"content"
+    cloud.fail(is_read, kind, times=1000)
+    assert refusal(read, "gs://bucket/one") == f"gs://bucket/one: {fault}; tried for 1 s"
+    assert len(asked(cloud, path="/download/")) > 2
+
+
+# Refusals
+
+
+def test_a_bucket_that_is_not_there(cloud):
+    for call in (read, write, storage.read_bytes, storage.exists, storage.size, storage.files, storage.remove):
+        assert refusal(call, "gs://none/records") == (
+            "gs://none/records: there is no bucket none; mend the name, or make one with 'gcloud storage buckets "
+            "create gs://none --location=REGION'"
+        )
+
+
+def test_an_object_that_is_not_there(cloud):
+    for call in (read, storage.read_bytes, storage.size, storage.crc32c):
+        assert refusal(call, "gs://bucket/none") == "gs://bucket/none: there is no such object"
+    assert not storage.exists("gs://bucket/none")
+
+
+@pytest.mark.parametrize(
+    ("call", "permission", "role"),
+    [
+        (read, "storage.objects.get", "roles/storage.objectViewer"),
+        (storage.read_bytes, "storage.objects.get", "roles/storage.objectViewer"),
+        (storage.files, "storage.objects.list", "roles/storage.objectViewer"),
+        (write, "storage.objects.create", "roles/storage.objectUser"),
+    ],
+)
+def test_what_the_account_may_not_do(cloud, call, permission, role):
+    cloud.storage.create_bucket("theirs", readers=set(), writers=set())
+    assert refusal(call, "gs://theirs/one") == (
+        f"gs://theirs/one: {ACCOUNT} lacks {permission} in bucket theirs; grant it with '{GRANT}{role}'"
+    )
+
+
+def test_what_may_be_read_but_not_removed(cloud):
+    cloud.storage.create_bucket("theirs", writers=set())
+    cloud.storage.put("theirs", "folder/one", b"")
+    assert refusal(storage.remove, "gs://theirs/folder") == (
+        f"gs://theirs/folder: {ACCOUNT} lacks storage.objects.delete in bucket theirs; grant it with "
+        f"'{GRANT}roles/storage.objectUser'"
+    )
+    assert gcs.missing_permissions("theirs") == ["storage.objects.create", "storage.objects.delete"]
+
+
+def test_a_refusal_of_another_kind(cloud):
+    cloud.fail(is_read, 403, message="Request is prohibited by organization's policy.")
+    cloud.storage.put("bucket", "one", b"")
+    assert refusal(storage.read_bytes, "gs://bucket/one") == (
+        f"gs://bucket/one: access of {ACCOUNT} to bucket bucket is denied (Request is prohibited by organization's "
+        f"policy.)"
+    )
+
+
+def test_a_bucket_that_nobody_pays_for(cloud):
+    cloud.storage.create_bucket("unpaid", billing=False)
+    assert refusal(write, "gs://unpaid/one") == (
+        "gs://unpaid/one: the project that owns bucket unpaid has no billing account that is open; link one with "
+        "'gcloud billing projects link PROJECT --billing-account=ACCOUNT'"
+    )
+
+
+@pytest.mark.parametrize("path", ["gs://bucket", "gs://bucket/"])
+def test_a_bucket_is_no_object(cloud, path):
+    cloud.storage.put("bucket", "precious", b"")
+    for call in (read, write, storage.size, storage.remove):
+        assert refusal(call, path) == (
+            f"{path}: names a bucket and nothing in it, expected a path like gs://bucket/records"
+        )
+    assert cloud.storage.objects("bucket") == {"precious": b""}
+    assert storage.exists(path)
+    assert set(storage.files(path)) == {"precious"}
+
+
+def test_a_path_without_a_bucket():
+    assert refusal(storage.exists, "gs://") == "gs://: names no bucket, expected one like gs://BUCKET/records"
+
+
+# Who we are
+
+
+def test_credentials_that_are_revoked(cloud):
+    said = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+    cloud.services["oauth2.googleapis.com"] = lambda request: of_json(said, 400)
+    assert refusal(storage.read_bytes, "gs://bucket/one") == (
+        f"gs://bucket/one: the credentials of {ACCOUNT} are not accepted (invalid_grant: Token has been expired or "
+        f"revoked.); {HOW_TO_GET}"
+    )
+
+
+def test_tokens_that_are_never_good(cloud):
+    cloud.fail(lambda request: request.host == "storage.googleapis.com", "expire", times=1000)
+    assert refusal(storage.read_bytes, "gs://bucket/one") == (
+        f"gs://bucket/one: the credentials of {ACCOUNT} are not accepted (Invalid Credentials); {HOW_TO_GET}"
+    )
+
+
+def test_credentials_that_are_not_there(cloud, monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "no/such/key.json")
+    assert refusal(storage.read_bytes, "gs://bucket/one") == (
+        f"gs://bucket/one: GOOGLE_APPLICATION_CREDENTIALS=no/such/key.json cannot be used (File no/such/key.json was "
+        f"not found.); {HOW_TO_GET}"
+    )
+
+
+def test_credentials_that_are_damaged(cloud, monkeypatch, tmp_path):
+    (tmp_path / "key.json").write_text("{")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{tmp_path}/key.json")
+    said = refusal(storage.read_bytes, "gs://bucket/one")
+    assert said.startswith(f"gs://bucket/one: GOOGLE_APPLICATION_CREDENTIALS={tmp_path}/key.json cannot be used (")
+    assert said.endswith(f"); {HOW_TO_GET}")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_network_that_is_not_there(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "FIRST_PATIENCE", 0.2)
+    gcs._answered.clear()
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    assert refusal(storage.read_bytes, "gs://bucket/one") == (
+        "gs://bucket/one: Google Cloud Storage cannot be reached (ConnectionRefusedError); look at the network, and at "
+        "the proxy that HTTPS_PROXY names; tried for 0 s"
+    )

@@ -1,0 +1,45 @@
+"""What `make` passes on to the commands."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+
+ROOT = Path(__file__).parent.parent
+
+
+def made(*arguments):
+    """Return the command that `make` runs, in a checkout that is set up."""
+    command = ["make", "--no-print-directory", "-o", ".venv/ready", *arguments, "PY=echo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split())
+
+
+def test_records_go_where_they_are_wanted():
+    assert made("records") == "-m pipelines records --preset sample --out out/sample"
+    assert made("records", "CSV=a b.csv") == "-m pipelines records --csv a b.csv --out out/records"
+    assert made("records", "OUT=gs://b/x") == "-m pipelines records --preset sample --out gs://b/x"
+
+
+def test_records_on_dataflow_go_into_the_bucket_unless_told_otherwise():
+    cloud = ("RUNNER=dataflow", "PROJECT=p", "REGION=us-central1", "BUCKET=b")
+    options = "--runner dataflow --project p --region us-central1 --bucket b"
+    assert made("records", "CSV=gs://in/*.csv", *cloud, "WORKERS=9", "ARGS=--dry_run") == (
+        f"-m pipelines records --csv gs://in/*.csv {options} --workers 9 --dry_run"
+    )
+    assert made("records", *cloud, "OUT=gs://b/x") == (f"-m pipelines records --preset sample --out gs://b/x {options}")
+
+
+def test_records_behind_a_job_server():
+    assert made("records", "CSV=a.csv", "RUNNER=portable", "JOB_ENDPOINT=localhost:8099") == (
+        "-m pipelines records --csv a.csv --out out/records --runner portable --job_endpoint localhost:8099"
+    )
+
+
+def test_what_the_environment_happens_to_hold_is_no_option(monkeypatch):
+    monkeypatch.setenv("PROJECT", "somebody's")
+    monkeypatch.setenv("RUNNER", "dataflow")
+    assert made("records") == "-m pipelines records --preset sample --out out/sample"

@@ -1,0 +1,159 @@
+"""Looks at all that a run would need, and says of each what it is, or what to do about it.
+
+Nothing is trained or written. What one check finds does not keep the others from looking.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from records import paths, storage
+from records.errors import RemaskError
+from records.reader import DataSet, open_data_set
+from trainer import versions
+from trainer.config import DoctorOptions, ModelConfig, is_remote_tpu
+
+Found = TypeVar("Found")
+
+_NEEDS = ("remask", "tensorflow", "tensorflow-tpu", "keras", "apache-beam", "google-cloud-storage")
+_CHECKPOINT_BYTES = 12  # of a parameter: its value and its two moments
+_TRAIN_BYTES = 16  # and its gradient
+_CHECKPOINTS = 4  # the two newest, the best, and one that is being written
+_GIB = 1 << 30
+
+
+class Finding(NamedTuple):
+    """What one check found."""
+
+    about: str
+    text: str
+    is_ok: bool = True
+
+    def __str__(self) -> str:
+        return f"{'ok ' if self.is_ok else 'NOT'}  {self.about:<12} {self.text}"
+
+
+def main(options: DoctorOptions) -> int:
+    """Print a line for each check; exit with 1 where something is to be done."""
+    wrong = 0
+    for finding in findings(options):
+        print(finding, flush=True)
+        wrong += not finding.is_ok
+    print(f"{wrong} to mend; each line says how" if wrong else "all is well; next: make train")
+    return int(wrong > 0)
+
+
+def findings(options: DoctorOptions) -> Iterator[Finding]:
+    """Yield what the checks find: the quick ones first, last the one for which TensorFlow is needed."""
+    yield from _versions()
+    for bucket in dict.fromkeys(paths.parts(path)[0] for path in _places(options) if storage.is_remote(path)):
+        yield _guarded("bucket", lambda bucket=bucket: (None, _bucket(bucket)))[1]  # type: ignore[misc]
+    if is_remote_tpu(options.tpu):
+        for path in _places(options):
+            if not storage.is_remote(path):
+                yield Finding("paths", f"{path} is on this disk, which TPU {options.tpu} cannot see", is_ok=False)
+    data_set, config = None, None
+    if options.data:
+        data_set, finding = _guarded("data", lambda: _data(options.data))
+        yield finding
+    if data_set is not None:
+        config, finding = _guarded("model", lambda: _model(options.model, data_set))
+        yield finding
+    yield _guarded("accelerator", lambda: (None, _accelerator()))[1]
+    if config is not None:
+        yield from _room(options, config)
+
+
+def parameters(config: ModelConfig) -> int:
+    """Return how many parameters a model of a shape has.
+
+    >>> parameters(ModelConfig(vocab_size=30_522))
+    109514298
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    layer = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
+    head = width * (width + 1) + 2 * width + config.vocab_size
+    return rows * width + 2 * width + config.num_hidden_layers * layer + head
+
+
+def _places(options: DoctorOptions) -> list[str]:
+    return [path for path in (options.data, options.run_dir) if path]
+
+
+def _guarded(about: str, look: Callable[[], tuple[Found, str]]) -> tuple[Found | None, Finding]:
+    """Return what a look found and what to say of it; an error is what is to be mended."""
+    try:
+        found, text = look()
+    except RemaskError as error:
+        return None, Finding(about, str(error), is_ok=False)
+    return found, Finding(about, text)
+
+
+def _versions() -> Iterator[Finding]:
+    held = versions.installed()
+    extras = ("tpu",) if "tensorflow-tpu" in held else ("train",)
+    wrong = list(versions.conflicts(held, of=_NEEDS, extras=extras))
+    for text in wrong:
+        yield Finding("versions", f"{text}; install again with 'make setup'", is_ok=False)
+    if not wrong:
+        yield Finding("versions", ", ".join(f"{name} {held[name].version}" for name in versions.SHOWN if name in held))
+
+
+def _bucket(bucket: str) -> str:
+    from records import cloud_errors, credentials, gcs
+
+    missing = gcs.missing_permissions(bucket)
+    account = credentials.account(gcs.client()._credentials)
+    if missing:
+        raise RemaskError(
+            f"gs://{bucket}: {account or 'this account'} lacks {', '.join(missing)}; grant it with "
+            f"'{cloud_errors.grant(bucket, account, cloud_errors.role_for(missing[-1]))}'"
+        )
+    return f"gs://{bucket}: {account or 'this account'} may read and write"
+
+
+def _data(folder: str) -> tuple[DataSet, str]:
+    data_set = open_data_set(folder)
+    shards = len(data_set.manifest.data.splits["train"])
+    return data_set, (
+        f"{folder}: {data_set.manifest.examples('train'):,} sequences of {data_set.max_seq_length} in {shards} shards, "
+        f"{data_set.manifest.examples('validation'):,} held out"
+    )
+
+
+def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
+    from trainer import checks, pretrained
+
+    config = pretrained.find(name, data=data_set.tokenizer).config
+    checks.check_data(data_set, config, name=name)
+    return config, f"{name}: {parameters(config):,} parameters, and the tokenizer of the records"
+
+
+def _accelerator() -> str:
+    import tensorflow as tf
+
+    for kind in ("TPU", "GPU"):
+        if found := tf.config.list_physical_devices(kind):
+            return f"{len(found)} {kind}"
+    return f"none: training runs on {os.cpu_count()} CPU cores"
+
+
+def _room(options: DoctorOptions, config: ModelConfig) -> Iterator[Finding]:
+    """Yield whether the run's checkpoints have room on its disk, and its model in memory."""
+    count = parameters(config)
+    if options.run_dir and not storage.is_remote(options.run_dir):
+        folder = Path(options.run_dir).absolute()
+        held = next(each for each in (folder, *folder.parents) if each.exists())
+        yield _enough("disk", str(held), shutil.disk_usage(held).free, count * _CHECKPOINT_BYTES * _CHECKPOINTS)
+    if Path("/proc/meminfo").exists():
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+        yield _enough("memory", "this machine", free, count * _TRAIN_BYTES)
+
+
+def _enough(about: str, where: str, free: int, needed: int) -> Finding:
+    text = f"{where} has {free / _GIB:,.1f} GiB free, a run takes {needed / _GIB:,.1f} GiB"
+    return Finding(about, text if free >= needed else f"{text}: free some, or choose a smaller model", free >= needed)
