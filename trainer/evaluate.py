@@ -25,7 +25,9 @@ def main(options: EvaluateOptions) -> None:
     data_set = open_data_set(data)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
-    strategy = accelerator.choose_strategy(devices=options.devices)
+    strategy = accelerator.choose_strategy(
+        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
+    )
     checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))

@@ -62,7 +62,9 @@ def train(
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
-    strategy = strategy or accelerator.choose_strategy(tpu=options.tpu, devices=options.devices, place=place)
+    strategy = strategy or accelerator.choose_strategy(
+        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
+    )
     batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
     run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads)
     with strategy.scope():
