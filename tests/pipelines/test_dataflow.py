@@ -380,8 +380,8 @@ def test_no_credentials(run, monkeypatch):
     status, _, err = run()
     assert (status, err) == (
         1,
-        "error: no credentials for Google Cloud; run 'gcloud auth application-default login', or name the key file of "
-        "a service account in GOOGLE_APPLICATION_CREDENTIALS\n",
+        "error: gs://bucket: no credentials for Google Cloud; run 'gcloud auth application-default login', or name the "
+        "key file of a service account in GOOGLE_APPLICATION_CREDENTIALS\n",
     )
 
 
