@@ -12,7 +12,7 @@ from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, pretrained, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ModelConfig, TrainOptions, is_remote_tpu, usual_dtype
-from trainer.data import dealt, eval_batches, train_batches
+from trainer.data import HeldOut, dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
@@ -97,7 +97,7 @@ def train(
             loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
             batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
             evaluate=Evaluator(strategy, model),
-            held_out=dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=batch_size, share=share)),
+            held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
             fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
             learning_rate=lambda step: float(schedule(step)),
             progress=progress,
