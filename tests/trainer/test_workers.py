@@ -123,7 +123,7 @@ def started(options):
                 [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *options.probes],
                 env={**os.environ, **tf_config(index=index, worker=addresses)},
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
             )
@@ -132,9 +132,10 @@ def started(options):
 
 
 def ended(processes):
-    """Return the status of each, and what it said."""
-    said = [process.communicate(timeout=120)[0] for process in processes]
-    return [process.returncode for process in processes], said
+    """Return the status of each, what it said, and what it said went wrong; TensorFlow's own log is neither."""
+    both = [process.communicate(timeout=120) for process in processes]
+    errors = [[line for line in stderr.splitlines() if line.startswith("error: ")] for _, stderr in both]
+    return [process.returncode for process in processes], [stdout for stdout, _ in both], errors
 
 
 def wait_for_step(options, step, processes):
@@ -155,16 +156,16 @@ def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
     first = started(options)
     wait_for_step(options, 10, first)
     first[1].send_signal(signal.SIGTERM)
-    statuses, said = ended(first)
-    assert statuses == [128 + signal.SIGTERM] * 2, said
+    statuses, said, errors = ended(first)
+    assert statuses == [128 + signal.SIGTERM] * 2, errors
     stopped_at = last_state(options)[0].step
     assert 10 <= stopped_at < options.train_steps
     assert f"run the same command again to continue after step {stopped_at}\n" in said[0]
     assert said[0].startswith("workers  2, at 127.0.0.1:")
     assert said[1] == ""
 
-    statuses, said = ended(started(options))
-    assert statuses == [0, 0], said
+    statuses, said, errors = ended(started(options))
+    assert statuses == [0, 0], errors
     assert said[1] == ""
     alone = replace(options, run_dir=str(tmp_path))
     assert train(alone) == 0
@@ -186,9 +187,9 @@ def test_a_worker_that_is_killed_is_missed_and_said_to_be(options, tmp_path):
     processes = started(run)
     wait_for_step(run, 10, processes)
     processes[0].kill()
-    statuses, said = ended(processes)
-    assert statuses == [-signal.SIGKILL, 1], said
-    (line,) = said[1].splitlines()
+    statuses, _, errors = ended(processes)
+    assert statuses == [-signal.SIGKILL, 1], errors
+    (line,) = errors[1]
     assert line.startswith("error: another worker is gone (")
     assert f"). The run is saved up to step {last_state(run)[0].step}; start the same command again, on all " in line
 
