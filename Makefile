@@ -12,7 +12,7 @@ SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
 PROBE := I have watched this [MASK] and it was awesome.
 
-OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES RUNNER PROJECT REGION BUCKET WORKERS JOB_ENDPOINT DATA RUN MODEL TPU TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
+OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES RUNNER PROJECT REGION BUCKET WORKERS JOB_ENDPOINT DATA RUN MODEL TPU ZONE TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
 $(foreach name,$(OPTIONS),$(if $(filter environment%,$(origin $(name))),$(eval $(name) :=)))
 # Values go to the commands through the shell's variables, so that quotes and spaces in them stay what they are. Only a
@@ -21,6 +21,7 @@ export $(OPTIONS)
 flag = $(if $($(1)),--$(2) "$$$(1)")
 # On Dataflow the data set goes into the bucket, unless OUT says where.
 RECORDS_OUT = $(if $(OUT)$(filter-out dataflow,$(or $(RUNNER),local)),--out "$${OUT:-$(if $(CSV),out/records,$(SAMPLE))}")
+TPU_FLAGS = $(call flag,TPU,tpu) $(call flag,ZONE,zone) $(call flag,PROJECT,project)
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
@@ -58,16 +59,16 @@ verify: $(READY) ## read every shard again and hold it against the manifest [DAT
 show: $(READY) ## print decoded sequences [DATA=dir] [N=3] [SPLIT=train] [ARGS=--masks]
 	@$(PY) -m trainer show $(call flag,DATA,data) $(if $(N),-n "$$N") $(call flag,SPLIT,split) $(ARGS)
 
-train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=local]
+train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=local|name] [ZONE=] [PROJECT=]
 	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" --run_dir "$(RUN_DIR)" \
-		$(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+		$(call flag,MODEL,model) $(TPU_FLAGS) $(ARGS)
 	@$(PY) -m trainer fill-mask --run_dir "$(RUN_DIR)" --text "$(PROBE)"
 
 $(SAMPLE)/manifest.json: | $(READY)
 	@$(PY) -m pipelines records --preset sample --out $(SAMPLE)
 
-evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir]
-	@$(PY) -m trainer evaluate --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) $(call flag,DATA,data) $(ARGS)
+evaluate: $(READY) ## measure a model on the held-out split [RUN=dir|MODEL=name-or-folder] [DATA=dir] [TPU=]
+	@$(PY) -m trainer evaluate --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) $(call flag,DATA,data) $(TPU_FLAGS) $(ARGS)
 
 export: $(READY) ## write a run's model in HuggingFace's layout [RUN=dir] [OUT=dir] [DATA=dir]
 	@$(PY) -m trainer export --run_dir "$(RUN_DIR)" $(call flag,DATA,data) $(call flag,OUT,out) $(ARGS)

@@ -31,6 +31,11 @@ def find() -> Any:
     Raises:
         Missing: there are none, or they cannot be read.
     """
+    return _default()[0]
+
+
+def _default() -> tuple[Any, str | None]:
+    """Return credentials and the project that goes with them."""
     given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     # Left to itself, google-auth asks for a metadata server that is not there, for 18 s.
     if (
@@ -44,7 +49,7 @@ def find() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            found, _ = google.auth.default(scopes=_SCOPES)
+            found: tuple[Any, str | None] = google.auth.default(scopes=_SCOPES)
     except exceptions.DefaultCredentialsError as error:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
         raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
@@ -71,9 +76,8 @@ def check_for_tensorflow() -> None:
 
 
 def project() -> str:
-    """Return the project that the environment names, or the credentials belong to; "" where neither does."""
-    named = os.environ.get("GOOGLE_CLOUD_PROJECT") or getattr(find(), "project_id", None)
-    return str(named or "")
+    """Return the project that the environment names, or the credentials go with; "" where there is none."""
+    return os.environ.get("GOOGLE_CLOUD_PROJECT") or _default()[1] or ""
 
 
 def account(credentials: Any) -> str:

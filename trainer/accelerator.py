@@ -3,31 +3,31 @@
 import tensorflow as tf
 
 from records.errors import RemaskError
+from trainer import lost
 from trainer.config import is_remote_tpu
 from trainer.workers import ALONE, Place
 
 
-def choose_strategy(*, tpu: str = "", devices: int = 0, place: Place = ALONE) -> tf.distribute.Strategy:
+def choose_strategy(
+    *, tpu: str = "", zone: str = "", project: str = "", devices: int = 0, place: Place = ALONE
+) -> tf.distribute.Strategy:
     """Return the strategy for what is there.
 
     Args:
-        tpu: "local", on a TPU VM, or empty for none.
+        tpu: "local", on a TPU VM; the name of one, or the addresses of its hosts; or empty for none.
+        zone: of the TPU that is named; where empty all are searched.
+        project: of the TPU that is named; where empty that of the credentials.
         devices: replicas, at most as many as there are GPUs; without GPUs, that many logical CPUs, which are for tests;
             0 is every GPU, or else one CPU.
         place: this process's among several workers, each of which calls this before it does anything in TensorFlow.
 
     Raises:
-        RemaskError: fewer devices than asked for, no TPU, one of several hosts, or workers that would have one.
+        RemaskError: fewer devices than asked for, no TPU, one that cannot be used, or workers that would have one.
     """
     if not place.alone:
         return _workers_strategy(place, tpu=tpu, devices=devices)
-    if is_remote_tpu(tpu):
-        raise RemaskError(
-            f"tpu: found {tpu}; this version reaches the TPU of its own machine only: log in to that TPU VM with "
-            f"'gcloud compute tpus tpu-vm ssh {tpu}', and run the same command there with TPU=local"
-        )
     if tpu:
-        return _tpu_strategy()
+        return _remote_tpu_strategy(tpu, zone, project) if is_remote_tpu(tpu) else _local_tpu_strategy()
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         if devices > gpus:
@@ -84,21 +84,30 @@ def _workers_strategy(place: Place, *, tpu: str, devices: int) -> tf.distribute.
     return strategy
 
 
-def _tpu_strategy() -> tf.distribute.Strategy:
+def _local_tpu_strategy() -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
-        hosts = resolver.get_tpu_system_metadata().num_hosts
-        if hosts > 1:
-            raise RemaskError(
-                f"tpu: found {hosts} hosts, expected one: each would read the same sequences; use a TPU of one host"
-            )
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except RemaskError:
-        raise
+        return tf.distribute.TPUStrategy(resolver)
     except Exception as error:  # the resolver and the runtime each raise what they like
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RemaskError(
-            f"tpu: 'local' cannot be used ({reason}). It needs a TPU VM, and a TensorFlow built for TPUs, which the "
-            f"extra remask[tpu] installs"
+            f"tpu: 'local' cannot be used ({lost.reason(str(error))}). It needs a TPU VM, and a TensorFlow built for "
+            f"TPUs, which the extra remask[tpu] installs"
         ) from error
-    return tf.distribute.TPUStrategy(resolver)
+
+
+def _remote_tpu_strategy(tpu: str, zone: str, project: str) -> tf.distribute.Strategy:
+    from trainer import tpu_api  # brings along clients of Google Cloud
+
+    hosts = tpu_api.endpoints(tpu, zone=zone, project=project)
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=",".join(f"grpc://{host}" for host in hosts))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except Exception as error:
+        raise RemaskError(
+            f"TPU {tpu}: connected to its {len(hosts)} hosts, {', '.join(hosts)}, but they cannot be used "
+            f"({lost.reason(str(error))}). They must run the TensorFlow of this machine, {tf.__version__}, in a "
+            f"runtime that has the TPU"
+        ) from error

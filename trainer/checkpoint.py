@@ -103,6 +103,15 @@ def path_of(folder: str, step: int) -> str:
     return storage.join(folder, f"step-{step:08}")
 
 
+def step_of(path: str) -> int:
+    """Return the step of a checkpoint, from its path.
+
+    >>> step_of("run/checkpoints/step-00000200")
+    200
+    """
+    return int(path.rpartition("-")[2])
+
+
 def paths(folder: str) -> list[str]:
     """Return the checkpoints below `folder`, oldest first; what is half there is not among them."""
     return [path.rpartition("/")[0] for path in _files(folder, CHECKPOINT_JSON)]

@@ -237,8 +237,7 @@ class TrainOptions:
                 is_remote(self.run_dir),
                 "run_dir",
                 self.run_dir,
-                f"a folder in a bucket, as in RUN=gs://BUCKET/run, since TPU {self.tpu} is another machine, and the "
-                f"run is to go on wherever it is continued from",
+                f"a folder in a bucket, as in RUN=gs://BUCKET/run, since the hosts of TPU {self.tpu} write there, too",
             )
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 

@@ -17,9 +17,11 @@ and 68 MB a second of reading.
 There is no Python in the pipeline: it runs as well on the hosts of a remote TPU.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, count, islice
 from typing import NamedTuple
 
@@ -37,6 +39,8 @@ EVAL_SEED, EVAL_EPOCH = 0, 2**31 - 1
 """Evaluation masks are always these, at 15 %: losses compare across steps, runs and machines."""
 
 Batch = dict[str, tf.Tensor]
+
+HELD_OUT = "validation"
 
 _FILES_AT_ONCE = 16
 _BLOCK = 2048  # sequences masked at once, whatever the batch: of fewer, the cost of each operation as such shows
@@ -78,6 +82,25 @@ def dealt(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.D
             operations that are made meanwhile on that host.
     """
     return strategy.distribute_datasets_from_function(lambda context: batches(Share.of(context)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out split in global batches, dealt out to the replicas of a strategy; read anew at each iteration."""
+
+    batches: Iterable[Batch]
+    count: int
+
+    @classmethod
+    def of(cls, data_set: DataSet, strategy: tf.distribute.Strategy, *, global_batch_size: int) -> "HeldOut":
+        """Return the split of a data set."""
+        made = functools.partial(eval_batches, data_set, global_batch_size=global_batch_size)
+        count = -(-data_set.manifest.examples(HELD_OUT) // global_batch_size)
+        return cls(dealt(strategy, lambda share: made(share=share)), count)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give each batch, and do not ask for one more: on another machine the end is an error that comes too late."""
+        return islice(iter(self.batches), self.count)
 
 
 def train_batches(
@@ -141,7 +164,7 @@ def train_batches(
 
 
 def eval_batches(
-    data_set: DataSet, *, global_batch_size: int, split: str = "validation", share: Share = Share()
+    data_set: DataSet, *, global_batch_size: int, split: str = HELD_OUT, share: Share = Share()
 ) -> tf.data.Dataset:
     """Return a whole split, or a host's share of it, masked at 15 % with the fixed evaluation masks.
 

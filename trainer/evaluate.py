@@ -11,7 +11,7 @@ from records.reader import open_data_set
 from trainer import accelerator, checks, pretrained, runs
 from trainer.checkpoint import Evaluation
 from trainer.config import SAMPLE, EvaluateOptions, require_within_reach, usual_dtype
-from trainer.data import dealt, eval_batches
+from trainer.data import HeldOut
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
 from trainer.step import Batch
@@ -25,14 +25,14 @@ def main(options: EvaluateOptions) -> None:
     data_set = open_data_set(data)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
-    strategy = accelerator.choose_strategy(devices=options.devices)
+    strategy = accelerator.choose_strategy(
+        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
+    )
     checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
     with strategy.scope():
         model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
         pretrained.read_weights(model, start, say=print)
-    batches = dealt(
-        strategy, lambda share: eval_batches(data_set, global_batch_size=options.global_batch_size, share=share)
-    )
+    batches = HeldOut.of(data_set, strategy, global_batch_size=options.global_batch_size)
     with checks.errors_explained(data_set):
         found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
@@ -53,7 +53,7 @@ class Evaluator:
     def __call__(
         self, batches: Iterable[Batch], *, step: int = 0, stop: Callable[[], int] = lambda: 0
     ) -> Evaluation | None:
-        """Evaluate on the batches of `trainer.data.eval_batches`, dealt out by the strategy.
+        """Evaluate on the batches of `trainer.data.HeldOut`.
 
         The sums of all batches and replicas are added up and divided by the number of masked tokens, so that neither
         the size of the last batch nor the number of replicas matters. Where `stop()` turns true between two batches

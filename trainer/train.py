@@ -9,10 +9,10 @@ import keras
 import tensorflow as tf
 
 from records.reader import DataSet, open_data_set
-from trainer import accelerator, checkpoint, checks, export, fill_mask, pretrained, runs, workers
+from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, pretrained, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ModelConfig, TrainOptions, usual_dtype
-from trainer.data import dealt, eval_batches, train_batches
+from trainer.config import ModelConfig, TrainOptions, is_remote_tpu, usual_dtype
+from trainer.data import HeldOut, dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
@@ -22,7 +22,7 @@ from trainer.session import OnSteps, Session
 from trainer.show import first, masked_row, rendered
 from trainer.step import Batch, TrainLoop
 from trainer.stop import stop_signals
-from trainer.workers import Workers
+from trainer.workers import Place, Workers
 
 
 def train(
@@ -62,7 +62,9 @@ def train(
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
-    strategy = strategy or accelerator.choose_strategy(tpu=options.tpu, devices=options.devices, place=place)
+    strategy = strategy or accelerator.choose_strategy(
+        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
+    )
     batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
     run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads)
     with strategy.scope():
@@ -95,7 +97,7 @@ def train(
             loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
             batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
             evaluate=Evaluator(strategy, model),
-            held_out=dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=batch_size, share=share)),
+            held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
             fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
             learning_rate=lambda step: float(schedule(step)),
             progress=progress,
@@ -104,8 +106,9 @@ def train(
             evaluations=list(at.evaluations),
             saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
         )
-        signal = session.go(stopped, on_steps)
-        together.meet()  # by then the chief has saved
+        with lost.explained(_others(options, place), saved=lambda: session.saved, next_step=_start_again(place)):
+            signal = session.go(stopped, on_steps)
+            together.meet()  # by then the chief has saved
         if signal:
             progress.say(f"saved {session.saved}; run the same command again to continue after step {session.step}")
             return 128 + signal
@@ -153,6 +156,19 @@ def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best
             _next(options),
         )
     )
+
+
+def _others(options: TrainOptions, place: Place) -> str:
+    """Return what other machines take part."""
+    if not place.alone:
+        return "another worker"
+    return f"a host of TPU {options.tpu}" if is_remote_tpu(options.tpu) else ""
+
+
+def _start_again(place: Place) -> str:
+    if not place.alone:
+        return "start the same command again, on all workers, to continue from there"
+    return "run the same command again to continue from there: it begins with the state that the TPU is in"
 
 
 def _nothing(line: str) -> None:

@@ -99,8 +99,8 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
         ),
         (
             {"tpu": "grpc://10.0.0.2:8470", "data": "gs://bucket/records"},
-            "run_dir: found out/sample-run, expected a folder in a bucket, as in RUN=gs://BUCKET/run, since TPU "
-            "grpc://10.0.0.2:8470 is another machine, and the run is to go on wherever it is continued from",
+            "run_dir: found out/sample-run, expected a folder in a bucket, as in RUN=gs://BUCKET/run, since the hosts "
+            "of TPU grpc://10.0.0.2:8470 write there, too",
         ),
         (
             {"zone": "us-central1-b"},

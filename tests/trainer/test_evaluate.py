@@ -6,7 +6,7 @@ from records.errors import RemaskError
 from records.reader import open_data_set
 from trainer.accelerator import choose_strategy
 from trainer.config import EvaluateOptions, ModelConfig
-from trainer.data import dealt, eval_batches
+from trainer.data import HeldOut, eval_batches
 from trainer.evaluate import Evaluator, main
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
@@ -18,8 +18,7 @@ def evaluated(folder, *, replicas=1, global_batch_size=16):
     strategy = choose_strategy(devices=replicas)
     with strategy.scope():
         model = BertMaskedLM(CONFIG, seed=3)
-    data_set = open_data_set(folder)
-    batches = dealt(strategy, lambda share: eval_batches(data_set, global_batch_size=global_batch_size, share=share))
+    batches = HeldOut.of(open_data_set(folder), strategy, global_batch_size=global_batch_size)
     return Evaluator(strategy, model)(batches, step=5)
 
 

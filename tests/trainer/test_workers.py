@@ -1,4 +1,4 @@
-"""Two real processes that train together, held against one."""
+"""Two real processes that train together on loopback, held against one; and what each process knows of the others."""
 
 import json
 import os
@@ -6,113 +6,215 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from records.errors import RemaskError
 from trainer import checkpoint
-from trainer.workers import ALONE, Place, place
+from trainer.accelerator import choose_strategy
+from trainer.config import TrainOptions
+from trainer.train import train
+from trainer.workers import ALONE, Place, Workers, place
 
 ROOT = Path(__file__).parents[2]
+HOW = (
+    'such as TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.2:2222", "10.0.0.3:2222"]}, "task": {"type": "worker", '
+    '"index": 0}}\', with another index for each'
+)
 
 
-def free_ports(count):
-    """Return ports that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def tf_config(job="worker", index=0, **cluster):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
 
 
-def started(number, addresses, arguments):
-    """Start a worker, on a CPU."""
-    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if addresses:
-        environment["TF_CONFIG"] = json.dumps(config)
-    command = [sys.executable, "-m", "trainer", "train", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize("environment", [{}, {"TF_CONFIG": ""}, {"TF_CONFIG": "{}"}, tf_config(worker=["a:1"])])
+def test_a_process_is_alone_where_no_other_is_named(environment):
+    assert place(environment) == ALONE
+    assert ALONE.alone
+    assert ALONE.leads
 
 
-def trained(workers, arguments):
-    """Train with so many workers to the end, and return what each printed."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)] if workers > 1 else []
-    processes = [started(number, addresses, arguments) for number in range(workers)]
-    try:
-        said = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * workers, said
-    return [out for out, _ in said]
-
-
-def test_two_workers_train_as_one(tiny_data_set, tiny_shape, tmp_path):
-    shared = f"--data {tiny_data_set} --model {tiny_shape} --train_steps 12 --warmup_steps 2 --dropout 0"
-    shared += " --learning_rate 0.01 --global_batch_size 16 --eval_every 6 --checkpoint_every 6"
-    one, two = tmp_path / "one", tmp_path / "two"
-    probes = ["--probes", "we saw the [MASK] again."]
-    trained(1, [*shared.split(), "--run_dir", str(one), *probes])
-    said = trained(2, [*shared.split(), "--run_dir", str(two), *probes])
-    assert "on 2 CPU" in said[0]
-    assert said[1] == ""
-    (lone, state), (both, states) = (checkpoint.latest(f"{run}/checkpoints", say=print) for run in (one, two))
-    for each, other in zip(lone.evaluations, both.evaluations, strict=True):
-        assert each.tokens == other.tokens
-        assert abs(each.loss - other.loss) < 1e-5
-    assert set(state) == set(states)
-    for name in state:
-        np.testing.assert_allclose(state[name], states[name], rtol=0, atol=1e-5, err_msg=name)
-    assert (two / "export" / "README.md").exists()
-
-
-def test_a_signal_to_one_worker_stops_both_and_they_continue(tiny_data_set, tiny_shape, tmp_path):
-    run = tmp_path / "run"
-    arguments = f"--data {tiny_data_set} --model {tiny_shape} --train_steps 100000 --warmup_steps 2 --dropout 0"
-    arguments += f" --global_batch_size 16 --eval_every 100000 --checkpoint_every 100000 --run_dir {run}"
-    argv = [*arguments.split(), "--probes", "we saw the [MASK] again."]
-    for _ in range(2):
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-        processes = [started(number, addresses, argv) for number in range(2)]
-        try:
-            for line in iter(processes[0].stderr.readline, ""):
-                if line.startswith("step "):
-                    break
-            processes[1].send_signal(signal.SIGTERM)
-            said = [process.communicate(timeout=120) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, said
-        found = checkpoint.latest(f"{run}/checkpoints", say=print)
-        assert f"continue after step {found[0].step}" in said[0][0]
-    assert len(checkpoint.paths(f"{run}/checkpoints")) == 2
-
-
-def test_without_tf_config_there_is_one_worker():
-    assert place({}) == place({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}) == ALONE
-
-
-def test_a_chief_is_the_first_of_all():
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-    config = json.dumps({"cluster": cluster, "task": {"type": "chief", "index": 0}})
-    assert place({"TF_CONFIG": config}) == Place(0, ("a:1", "b:1", "c:1"))
+def test_places():
+    assert place(tf_config(index=1, worker=["a:1", "b:2"])) == Place(1, ("a:1", "b:2"))
+    assert place(tf_config("chief", 0, chief=["c:3"], worker=["a:1"])) == Place(0, ("c:3", "a:1"))
+    assert place(tf_config("worker", 0, chief=["c:3"], worker=["a:1"])) == Place(1, ("c:3", "a:1"))
+    assert not Place(1, ("a:1", "b:2")).leads
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("environment", "message"),
     [
-        ("{", "TF_CONFIG: found {, expected the addresses of all workers, such as TF_CONFIG="),
-        ('{"cluster": {"worker": ["a", "b"], "ps": ["c"]}, "task": {"type": "ps", "index": 0}}', "found a task ps"),
-        ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 2}}', "found worker 2 of 2"),
+        ({"TF_CONFIG": "worker"}, f"TF_CONFIG: found worker, expected the addresses of all workers, {HOW}"),
+        (
+            {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
+            'TF_CONFIG: found {"cluster": {"worker": ["a:1", "b:1"]}}, expected the addresses of all workers, ' + HOW,
+        ),
+        (
+            tf_config("ps", 0, ps=["a:1"], worker=["b:1"]),
+            f"TF_CONFIG: found a task ps, expected chief and worker alone, {HOW}",
+        ),
+        (tf_config(index=2, worker=["a:1", "b:1"]), f"TF_CONFIG: found worker 2 of 2, counted from 0, {HOW}"),
     ],
 )
-def test_a_tf_config_that_means_nothing_is_refused(config, said):
+def test_what_is_no_cluster_of_ours_is_refused(environment, message):
     with pytest.raises(RemaskError) as refused:
-        place({"TF_CONFIG": config})
-    assert said in str(refused.value)
+        place(environment)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", ["tpu", "devices"])
+def test_workers_take_what_their_machines_have(name):
+    value = {"tpu": "local", "devices": 2}[name]
+    with pytest.raises(RemaskError) as refused:
+        choose_strategy(**{name: value}, place=Place(0, ("a:1", "b:1")))
+    assert str(refused.value) == (
+        f"{name}: found {value}, expected none beside the 2 workers of TF_CONFIG, each of which trains on every GPU of "
+        f"its machine, or else on its CPU"
+    )
+
+
+def test_alone_one_knows_what_one_says():
+    alone = Workers(tf.distribute.get_strategy())
+    assert alone.each(2.5).tolist() == [2.5]
+    assert alone.most(-1) == -1
+    alone.meet()
+    alone.check_alike(step=1, run={}, variables={})
+
+
+@pytest.fixture(scope="module")
+def options(tiny_data_set, tiny_shape, tmp_path_factory):
+    return TrainOptions(
+        data=tiny_data_set,
+        run_dir=str(tmp_path_factory.mktemp("together")),
+        model=tiny_shape,
+        train_steps=120,
+        global_batch_size=16,
+        eval_every=60,
+        checkpoint_every=2,
+        steps_per_loop=5,
+        learning_rate=1e-3,
+        warmup_steps=4,
+        shuffle_examples=60,
+        dropout=0.0,
+        probes=("we saw the [MASK] again.",),
+    )
+
+
+def started(options):
+    """Start two workers of a run."""
+    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in free]
+    for server in free:
+        server.close()
+    processes = []
+    for index in range(2):
+        arguments = [
+            f"--{name}={value}"
+            for name, value in vars(options).items()
+            if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
+        ]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *options.probes],
+                env={**os.environ, **tf_config(index=index, worker=addresses)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+        )
+    return processes
+
+
+def ended(processes):
+    """Return the status of each, what it said, and what it said went wrong; TensorFlow's own log is neither."""
+    both = [process.communicate(timeout=120) for process in processes]
+    errors = [[line for line in stderr.splitlines() if line.startswith("error: ")] for _, stderr in both]
+    return [process.returncode for process in processes], [stdout for stdout, _ in both], errors
+
+
+def wait_for_step(options, step, processes):
+    folder = f"{options.run_dir}/checkpoints"
+    deadline = time.monotonic() + 120
+    while not (found := checkpoint.paths(folder)) or checkpoint.step_of(found[-1]) < step:
+        assert all(process.poll() is None for process in processes), ended(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def last_state(options):
+    return checkpoint.read(checkpoint.paths(f"{options.run_dir}/checkpoints")[-1])
+
+
+def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
+    """By a signal to the one that follows; then to the end."""
+    first = started(options)
+    wait_for_step(options, 10, first)
+    first[1].send_signal(signal.SIGTERM)
+    statuses, said, errors = ended(first)
+    assert statuses == [128 + signal.SIGTERM] * 2, errors
+    stopped_at = last_state(options)[0].step
+    assert 10 <= stopped_at < options.train_steps
+    assert f"run the same command again to continue after step {stopped_at}\n" in said[0]
+    assert said[0].startswith("workers  2, at 127.0.0.1:")
+    assert said[1] == ""
+
+    statuses, said, errors = ended(started(options))
+    assert statuses == [0, 0], errors
+    assert said[1] == ""
+    alone = replace(options, run_dir=str(tmp_path))
+    assert train(alone) == 0
+    (ours, state), (theirs, expected) = last_state(options), last_state(alone)
+    for name, value in expected.items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-6, err_msg=name)
+    for two, one in zip(ours.evaluations, theirs.evaluations, strict=True):
+        assert two.loss == pytest.approx(one.loss, abs=1e-6)
+        assert (two.step, two.tokens) == (one.step, one.tokens)
+    assert lines(options, "step") == lines(alone, "step")
+    assert lines(options, "loss") == pytest.approx(lines(alone, "loss"), abs=1e-6)
+    made = [sorted(path.name for path in Path(run.run_dir, "export").iterdir()) for run in (options, alone)]
+    assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_missed_and_said_to_be(options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path), train_steps=2000)
+    processes = started(run)
+    wait_for_step(run, 10, processes)
+    processes[0].kill()
+    statuses, _, errors = ended(processes)
+    assert statuses == [-signal.SIGKILL, 1], errors
+    (line,) = errors[1]
+    assert line.startswith("error: another worker is gone (")
+    assert f"). The run is saved up to step {last_state(run)[0].step}; start the same command again, on all " in line
+
+
+def lines(options, name):
+    """Return a column of the metrics at the borders of `steps_per_loop`."""
+    read = [json.loads(line) for line in Path(options.run_dir, "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in read if "loss" in line and line["step"] % options.steps_per_loop == 0]
+
+
+@pytest.mark.parametrize(
+    ("differs", "found"),
+    [("step", "step (40 and 0)"), ("options", "options or data"), ("weights", "weights")],
+)
+def test_workers_that_would_not_do_the_same_are_refused(differs, found):
+    asked = iter(("step", "options", "weights"))
+
+    class Two(Workers):
+        def each(self, value):
+            return np.array([value, 0 if next(asked) == differs else value], float)
+
+    two = Two(tf.distribute.get_strategy(), Place(0, ("a:1", "b:1")))
+    with pytest.raises(RemaskError) as refused:
+        two.check_alike(step=40, run={"options": 1}, variables={"a": tf.Variable([1.0])})
+    assert str(refused.value) == (
+        f"workers 0 and 1 would begin with another {found}; start all of them with the same command, on data, a model "
+        f"and a RUN that all of them see: a bucket, or a disk they share"
+    )
