@@ -77,16 +77,13 @@ fill-mask: $(READY) ## fill the [MASK]s of a text TEXT="..." (- reads lines) [RU
 	@$(PY) -m trainer fill-mask $(call flag,TEXT,text) --run_dir "$(RUN_DIR)" $(call flag,MODEL,model) \
 		$(call flag,TOP_K,top_k) $(ARGS)
 
-doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
-	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
+doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU= ZONE= PROJECT=]
+	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(TPU_FLAGS) $(ARGS)
 
 test: $(READY) ## run the tests, doctests included
 	@$(PY) -m pytest -m "not slow" $(ARGS)
 
-cloud-doctor: $(READY) ## look at all that a run would need, and say what to mend [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=]
-	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(call flag,TPU,tpu) $(ARGS)
-
-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
+cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
 	@$(PY) -m pytest -m "cloud and not slow" $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)

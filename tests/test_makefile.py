@@ -1,5 +1,6 @@
 """What `make` passes on to the commands."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,3 +44,14 @@ def test_what_the_environment_happens_to_hold_is_no_option(monkeypatch):
     monkeypatch.setenv("PROJECT", "somebody's")
     monkeypatch.setenv("RUNNER", "dataflow")
     assert made("records") == "-m pipelines records --preset sample --out out/sample"
+
+
+def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    described = [line.partition(":")[0] for line in lines if re.match(r"[a-z-]+:.*## ", line)]
+    assert len(described) == len(set(described))
+    phony = " ".join(lines).partition(".PHONY:")[2].partition("help:")[0].replace("\\", " ").split()
+    assert set(phony) == set(described)
+    assert made("test") == "-m pytest -m not slow"
+    assert made("cloud-test") == "-m pytest -m cloud and not slow"
+    assert made("doctor", "TPU=node-1", "ZONE=z") == "-m trainer doctor --tpu node-1 --zone z"

@@ -341,6 +341,8 @@ class DoctorOptions:
     run_dir: str = option("", "folder of the run that is to be", metavar="DIR")
     model: str = option("bert-base-uncased", "model that is to be trained, as train names it", metavar="NAME|DIR")
     tpu: str = option("", "TPU that is to train it, as train names it", metavar="local|NAME")
+    zone: str = option("", _ZONE_HELP)
+    project: str = option("", _PROJECT_HELP)
 
 
 @dataclass(frozen=True)

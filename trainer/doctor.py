@@ -51,6 +51,7 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
     for bucket in dict.fromkeys(paths.parts(path)[0] for path in _places(options) if storage.is_remote(path)):
         yield _guarded("bucket", lambda bucket=bucket: (None, _bucket(bucket)))[1]  # type: ignore[misc]
     if is_remote_tpu(options.tpu):
+        yield _guarded("tpu", lambda: (None, _tpu(options)))[1]
         for path in _places(options):
             if not storage.is_remote(path):
                 yield Finding("paths", f"{path} is on this disk, which TPU {options.tpu} cannot see", is_ok=False)
@@ -113,6 +114,13 @@ def _bucket(bucket: str) -> str:
             f"'{cloud_errors.grant(bucket, account, cloud_errors.role_for(missing[-1]))}'"
         )
     return f"gs://{bucket}: {account or 'this account'} may read and write"
+
+
+def _tpu(options: DoctorOptions) -> str:
+    from trainer import tpu_api
+
+    hosts = tpu_api.endpoints(options.tpu, zone=options.zone, project=options.project)
+    return f"{options.tpu} is ready: {len(hosts)} hosts, at {', '.join(hosts)}"
 
 
 def _data(folder: str) -> tuple[DataSet, str]:

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.cloud import tpu_api
 from trainer import doctor
 from trainer.config import DoctorOptions, ModelConfig
 from trainer.model import BertMaskedLM
@@ -21,14 +22,26 @@ def test_all_is_well(tiny_data_set, tiny_shape, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("all is well; next: make train\n")
 
 
-def test_what_is_wrong_is_said_and_the_rest_is_looked_at(tiny_data_set, capsys):
+@pytest.mark.cloud
+def test_a_tpu_that_is_not_ready(cloud):
+    api = cloud.services[tpu_api.HOST] = tpu_api.TpuApi(cloud.account_of)
+    api.put("node-1", state="CREATING")
+    (found,) = (each for each in doctor.findings(DoctorOptions(tpu="node-1")) if each.about == "tpu")
+    assert not found.is_ok
+    assert "node-1" in found.text
+    assert "is being created" in found.text
+
+
+@pytest.mark.cloud
+def test_what_is_wrong_is_said_and_the_rest_is_looked_at(cloud, capsys):
+    cloud.services[tpu_api.HOST] = tpu_api.TpuApi(cloud.account_of)
     assert doctor.main(DoctorOptions(data="no/such", tpu="node-1", run_dir="here")) == 1
     said = capsys.readouterr().out
     assert "NOT  paths        no/such is on this disk, which TPU node-1 cannot see\n" in said
     assert "NOT  paths        here is on this disk, which TPU node-1 cannot see\n" in said
     assert "NOT  data         no/such: no such folder; make the records first, with 'make records" in said
     assert "accelerator" in said
-    assert said.endswith("3 to mend; each line says how\n")
+    assert said.endswith("4 to mend; each line says how\n")
 
 
 @pytest.mark.cloud
