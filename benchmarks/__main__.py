@@ -3,7 +3,6 @@
 import sys
 
 from benchmarks.config import (
-    CloudBenchOptions,
     InputBenchOptions,
     RecordsBenchOptions,
     ReportOptions,
@@ -16,7 +15,7 @@ from records.command_line import Command, main
 COMMANDS = {
     "records": Command(RecordsBenchOptions, "benchmarks.records:main", "text into records, beside HuggingFace's way"),
     "input": Command(InputBenchOptions, "benchmarks.input:main", "records into masked batches, beside the peers' ways"),
-    "cloud": Command(CloudBenchOptions, "benchmarks.cloud:main", "records in a bucket, beside those on the local disk"),
+    "cloud": Command(RecordsBenchOptions, "benchmarks.cloud:main", "records in a bucket, beside those on the disk"),
     "step": Command(StepBenchOptions, "benchmarks.step:main", "steps of training, beside transformers and KerasHub"),
     "step-gpu": Command(StepGpuBenchOptions, "benchmarks.step_gpu:main", "steps of training on one GPU, by way of JAX"),
     "tpu": Command(TpuOptions, "benchmarks.tpu:main", "compile the step for a TPU, without one"),

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from benchmarks.config import CloudBenchOptions
+from benchmarks.config import RecordsBenchOptions
 from benchmarks.contender import Prepared, Work, digest
 from benchmarks.contest import LIMIT, OURS, Contender, Contest, Report, contest
 from records.errors import RemaskError
@@ -28,7 +28,7 @@ _SHOW_ENVIRONMENT = (
 )
 
 
-def main(options: CloudBenchOptions) -> None:
+def main(options: RecordsBenchOptions) -> None:
     """Run all contests, and print the headlines."""
     with tempfile.TemporaryDirectory() as scratch, served() as environment:
         csv_path, local, remote = options.csv, os.path.join(scratch, "records"), "gs://local-bucket/records"

@@ -8,7 +8,7 @@ from trainer.config import DTYPES, SCRATCH
 
 @dataclass(frozen=True)
 class RecordsBenchOptions:
-    """Options of `python -m benchmarks records`.
+    """Options of `python -m benchmarks records` and `cloud`.
 
     Raises:
         RemaskError: an option outside its range.
@@ -33,24 +33,6 @@ class InputBenchOptions:
     """
 
     data: str = option("", "folder of a data set of 128 tokens a sequence; none: it is made from csv", metavar="DIR")
-    csv: str = option(
-        "", "a CSV with a column text, such as the IMDB reviews; none: the embedded corpus", metavar="FILE"
-    )
-    tokenizer: str = option("", "folder or hub name of a tokenizer; none: one made from the embedded corpus")
-    rounds: int = option(3, "how often each contender runs")
-
-    def __post_init__(self) -> None:
-        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
-
-
-@dataclass(frozen=True)
-class CloudBenchOptions:
-    """Options of `python -m benchmarks cloud`.
-
-    Raises:
-        RemaskError: an option outside its range.
-    """
-
     csv: str = option(
         "", "a CSV with a column text, such as the IMDB reviews; none: the embedded corpus", metavar="FILE"
     )

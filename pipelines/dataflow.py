@@ -21,7 +21,6 @@ from pipelines import dataflow_errors, engine
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, ROWS, SHARDS
 from records import credentials, gcs
-from records.cloud_errors import grant, role_for
 from records.errors import RemaskError
 from records.paths import parts
 
@@ -234,13 +233,7 @@ def _bucket(options: RecordsOptions) -> str:
 
 def _check_bucket(bucket: str, options: RecordsOptions) -> None:
     """Refuse a bucket in which we lack permissions; say where it is, if that is far from the workers."""
-    if missing := gcs.missing_permissions(bucket, (*gcs.READ, *gcs.WRITE, "storage.buckets.get")):
-        account = credentials.account(credentials.find())
-        commands = dict.fromkeys(f"'{grant(bucket, account, role_for(permission))}'" for permission in missing)
-        raise RemaskError(
-            f"gs://{bucket}: {account or 'this account'} lacks {', '.join(missing)}; grant it with "
-            f"{' and '.join(commands)}"
-        )
+    gcs.check_permissions(bucket, (*gcs.READ, *gcs.WRITE, "storage.buckets.get"))
     where = gcs.location(bucket)
     if where != options.region and not options.region.startswith(f"{where}-"):  # us, eu and asia hold several regions
         print(

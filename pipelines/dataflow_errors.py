@@ -34,10 +34,9 @@ def refusal(error: Exception, *, project: str, region: str, account: str) -> str
     if isinstance(error, api.Forbidden) and error.reason == "SERVICE_DISABLED":
         return _disabled(project)
     if isinstance(error, api.Forbidden):
-        kind = "serviceAccount" if account.endswith(".gserviceaccount.com") else "user"
         return (
             f"project {project}: {account or 'this account'} may not run jobs on Dataflow ({said}); grant it with "
-            f"'gcloud projects add-iam-policy-binding {project} --member={kind}:{account or 'ACCOUNT'} "
+            f"'gcloud projects add-iam-policy-binding {project} --member={credentials.member(account)} "
             f"--role=roles/dataflow.developer'"
         )
     if isinstance(error, api.NotFound):

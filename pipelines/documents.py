@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -38,9 +39,6 @@ class Rows(NamedTuple):
     malformed: int = 0
     empty: int = 0
     recoded: int = 0
-
-    def __add__(self, other: "Rows") -> "Rows":  # type: ignore[override]  # not of tuples, of what they hold
-        return Rows(*(one + another for one, another in zip(self, other, strict=True)))
 
 
 class Documents(NamedTuple):
@@ -106,7 +104,8 @@ class TokenizePiece(beam.DoFn):
                 found = self._documents([clean(row.text) for row in good])
                 documents.append(found)
                 recoded = sum(row.recoded for row in good)
-                counts += Rows(len(batch), len(batch) - len(good), len(good) - len(found.ids), recoded)
+                of_batch = Rows(len(batch), len(batch) - len(good), len(good) - len(found.ids), recoded)
+                counts = Rows(*map(operator.add, counts, of_batch))
                 size += sum(map(_size, batch))
                 if counts.rows >= _PART or size >= _PART_SIZE:
                     break

@@ -149,8 +149,8 @@ def _make_room(folder: str) -> None:
         path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord(?:\..*partial)?$", path)
     ]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
-    for path in [*(storage.join(folder, name) for name in _OURS), *ours]:
-        storage.remove(path)
+    storage.remove(storage.join(folder, MANIFEST_JSON))
+    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours])
 
 
 def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
@@ -325,8 +325,8 @@ def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]], shape: Shape) ->
 
 
 def _sum_of_rows(counts: Iterable[Rows]) -> Rows:
-    return sum(counts, start=Rows())
+    return Rows(*map(sum, zip(*counts, strict=True)))
 
 
 def _sum_of_kept(counts: Iterable[Kept]) -> Kept:
-    return sum(counts, start=Kept())
+    return Kept(*map(sum, zip(*counts, strict=True)))

@@ -70,9 +70,6 @@ class Kept(NamedTuple):
     duplicates: int = 0
     tokens_dropped: int = 0
 
-    def __add__(self, other: "Kept") -> "Kept":  # type: ignore[override]  # not of tuples, of what they hold
-        return Kept(*(one + another for one, another in zip(self, other, strict=True)))
-
 
 class Written(NamedTuple):
     """A shard, and what became of the documents that were meant for it, by source."""

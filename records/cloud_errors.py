@@ -139,11 +139,8 @@ def grant(bucket: str, account: str, role: str) -> str:
     'gcloud storage buckets add-iam-policy-binding gs://bucket --member=serviceAccount:a@b.iam.gserviceaccount.com \
 --role=roles/storage.objectViewer'
     """
-    kind = "serviceAccount" if account.endswith(".gserviceaccount.com") else "user"
-    return (
-        f"gcloud storage buckets add-iam-policy-binding {CLOUD}{bucket} --member={kind}:{account or 'ACCOUNT'} "
-        f"--role={role}"
-    )
+    member = credentials.member(account)
+    return f"gcloud storage buckets add-iam-policy-binding {CLOUD}{bucket} --member={member} --role={role}"
 
 
 def role_for(permission: str) -> str:

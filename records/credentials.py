@@ -85,6 +85,16 @@ def account(credentials: Any) -> str:
     return str(getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "") or "")
 
 
+def member(account: str) -> str:
+    """Return what IAM calls an account.
+
+    >>> member("a@p.iam.gserviceaccount.com"), member("a@example.com"), member("")
+    ('serviceAccount:a@p.iam.gserviceaccount.com', 'user:a@example.com', 'user:ACCOUNT')
+    """
+    kind = "serviceAccount" if account.endswith(".gserviceaccount.com") else "user"
+    return f"{kind}:{account or 'ACCOUNT'}"
+
+
 def on_google_cloud() -> bool:
     """Say whether a metadata server answers, as it does on Google's machines."""
     if os.environ.get("NO_GCE_CHECK") == "true":

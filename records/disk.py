@@ -151,6 +151,13 @@ def remove(path: str) -> None:
             target.unlink(missing_ok=True)
 
 
+def remove_files(paths: Sequence[str]) -> None:
+    """Remove files; those that are not there are fine."""
+    for path in paths:
+        with explaining(path):
+            local(path).unlink(missing_ok=True)
+
+
 def explained(path: str, error: OSError) -> RemaskError:
     """Return what an error of the operating system means to the user.
 

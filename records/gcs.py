@@ -225,15 +225,28 @@ def remove(path: str) -> None:
         _delete(named.bucket, [*names, *([] if path.endswith("/") else [named.name])])
 
 
-def missing_permissions(bucket: str, wanted: Sequence[str] = (*READ, *WRITE)) -> list[str]:
-    """Return what the account would need in a bucket, to read and write there or for what is wanted, and may not do.
+def remove_files(paths: Sequence[str]) -> None:
+    """Remove objects of one bucket, a hundred with a request."""
+    with _explaining(paths[0]):
+        _delete(_blob(paths[0]).bucket, [_blob(path).name for path in paths])
+
+
+def check_permissions(bucket: str, wanted: Sequence[str] = (*READ, *WRITE)) -> str:
+    """Return the account that may do in a bucket what is wanted: to read and write there, by default.
 
     Raises:
-        RemaskError: there is no such bucket, or there are no credentials.
+        RemaskError: it may not, there is no such bucket, or there are no credentials.
     """
     with _explaining(f"{CLOUD}{bucket}"):
         held = client().bucket(bucket).test_iam_permissions(list(wanted), **_persistent())
-        return [permission for permission in wanted if permission not in held]
+        account = credentials.account(client()._credentials)
+        if missing := [permission for permission in wanted if permission not in held]:
+            roles = dict.fromkeys(map(cloud_errors.role_for, missing))
+            commands = " and ".join(f"'{cloud_errors.grant(bucket, account, role)}'" for role in roles)
+            raise RemaskError(
+                f"{CLOUD}{bucket}: {account or 'this account'} lacks {', '.join(missing)}; grant it with {commands}"
+            )
+        return account or "this account"
 
 
 def location(bucket: str) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "open_write",
     "read_bytes",
     "remove",
+    "remove_files",
     "size",
     "write_bytes",
 ]
@@ -144,6 +145,12 @@ def at_hand(paths: Sequence[str]) -> Iterator[list[str]]:
         from records import gcs
 
         yield gcs.fetch(paths, folder)
+
+
+def remove_files(paths: Sequence[str]) -> None:
+    """Remove files of one folder, however many; those that are not there are fine."""
+    if paths:
+        _home(paths[0]).remove_files(paths)
 
 
 def remove(path: str) -> None:

@@ -23,6 +23,7 @@ from records.tokenizer import TokenizerArtifact
 
 if TYPE_CHECKING:
     from tests.cloud.cloud import LocalCloud
+    from trainer.config import TrainOptions
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -192,15 +193,13 @@ def tiny_shape(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data_set: str, tiny_shape: str) -> str:
-    """Return the folder of a finished run of 40 steps. Treat it as read-only."""
+def run_options(tmp_path_factory: pytest.TempPathFactory, tiny_data_set: str, tiny_shape: str) -> "TrainOptions":
+    """Return the options of `trained_run`."""
     from trainer.config import TrainOptions
-    from trainer.train import train
 
-    folder = str(tmp_path_factory.mktemp("trained_run"))
-    options = TrainOptions(
+    return TrainOptions(
         data=tiny_data_set,
-        run_dir=folder,
+        run_dir=str(tmp_path_factory.mktemp("trained_run")),
         model=tiny_shape,
         train_steps=40,
         global_batch_size=16,
@@ -209,8 +208,15 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, tiny_data_set: str, ti
         warmup_steps=4,
         probes=("we saw the [MASK] again.",),
     )
-    train(options)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(run_options: "TrainOptions") -> str:
+    """Return the folder of a finished run of 40 steps. Treat it as read-only."""
+    from trainer.train import train
+
+    train(run_options)
+    return run_options.run_dir
 
 
 def _write_shard(folder: Path, split: str, number: int, shards: int, examples: int, draw: random.Random) -> Shard:

@@ -49,8 +49,7 @@ def show(options: ShowOptions) -> int:
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Run `doctor`."""
-    start_tensorflow()
+    """Run `doctor`, which starts TensorFlow itself: it may be what is wrong."""
     from trainer import doctor
 
     return doctor.main(options)

@@ -7,15 +7,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from records import paths, storage
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set
-from trainer import versions
+from trainer import commands, versions
 from trainer.config import DoctorOptions, ModelConfig, is_remote_tpu
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 _NEEDS = ("remask", "tensorflow", "tensorflow-tpu", "keras", "apache-beam", "google-cloud-storage")
 _CHECKPOINT_BYTES = 12  # of a parameter: its value and its two moments
@@ -46,23 +46,24 @@ def main(options: DoctorOptions) -> int:
 
 
 def findings(options: DoctorOptions) -> Iterator[Finding]:
-    """Yield what the checks find: the quick ones first, last the one for which TensorFlow is needed."""
+    """Yield what the checks find: the quick ones first, for TensorFlow may be what is wrong."""
     yield from _versions()
     for bucket in dict.fromkeys(paths.parts(path)[0] for path in _places(options) if storage.is_remote(path)):
-        yield _guarded("bucket", lambda bucket=bucket: (None, _bucket(bucket)))[1]  # type: ignore[misc]
+        yield _said("bucket", _bucket, bucket)
     if is_remote_tpu(options.tpu):
-        yield _guarded("tpu", lambda: (None, _tpu(options)))[1]
+        yield _said("tpu", _tpu, options)
         for path in _places(options):
             if not storage.is_remote(path):
                 yield Finding("paths", f"{path} is on this disk, which TPU {options.tpu} cannot see", is_ok=False)
     data_set, config = None, None
     if options.data:
-        data_set, finding = _guarded("data", lambda: _data(options.data))
+        data_set, finding = _guarded("data", _data, options.data)
         yield finding
-    if data_set is not None:
-        config, finding = _guarded("model", lambda: _model(options.model, data_set))
+    accelerator = _said("accelerator", _accelerator)
+    yield accelerator
+    if data_set is not None and accelerator.is_ok:
+        config, finding = _guarded("model", _model, options.model, data_set)
         yield finding
-    yield _guarded("accelerator", lambda: (None, _accelerator()))[1]
     if config is not None:
         yield from _room(options, config)
 
@@ -84,13 +85,18 @@ def _places(options: DoctorOptions) -> list[str]:
     return [path for path in (options.data, options.run_dir) if path]
 
 
-def _guarded(about: str, look: Callable[[], tuple[Found, str]]) -> tuple[Found | None, Finding]:
+def _guarded(about: str, look: Callable[..., tuple[_Found, str]], *at: Any) -> tuple[_Found | None, Finding]:
     """Return what a look found and what to say of it; an error is what is to be mended."""
     try:
-        found, text = look()
+        found, text = look(*at)
     except RemaskError as error:
         return None, Finding(about, str(error), is_ok=False)
     return found, Finding(about, text)
+
+
+def _said(about: str, look: Callable[..., str], *at: Any) -> Finding:
+    """Return what a look has to say; an error is what is to be mended."""
+    return _guarded(about, lambda: (None, look(*at)))[1]
 
 
 def _versions() -> Iterator[Finding]:
@@ -104,16 +110,9 @@ def _versions() -> Iterator[Finding]:
 
 
 def _bucket(bucket: str) -> str:
-    from records import cloud_errors, credentials, gcs
+    from records import gcs
 
-    missing = gcs.missing_permissions(bucket)
-    account = credentials.account(gcs.client()._credentials)
-    if missing:
-        raise RemaskError(
-            f"gs://{bucket}: {account or 'this account'} lacks {', '.join(missing)}; grant it with "
-            f"'{cloud_errors.grant(bucket, account, cloud_errors.role_for(missing[-1]))}'"
-        )
-    return f"gs://{bucket}: {account or 'this account'} may read and write"
+    return f"gs://{bucket}: {gcs.check_permissions(bucket)} may read and write"
 
 
 def _tpu(options: DoctorOptions) -> str:
@@ -141,8 +140,11 @@ def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
 
 
 def _accelerator() -> str:
-    import tensorflow as tf
-
+    try:
+        commands.start_tensorflow()
+        import tensorflow as tf
+    except Exception as error:  # a broken installation raises what it likes
+        raise RemaskError(f"TensorFlow cannot be imported ({error}); install again with 'make setup'") from error
     for kind in ("TPU", "GPU"):
         if found := tf.config.list_physical_devices(kind):
             return f"{len(found)} {kind}"

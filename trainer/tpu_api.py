@@ -156,7 +156,7 @@ class _Api:
 
     def __init__(self, project: str) -> None:
         self._project, found = project, credentials.find()
-        self._account = credentials.account(found) or "this account"
+        self._account = credentials.account(found)
         self._session = AuthorizedSession(found)
         self._session.mount("https://", HTTPAdapter(max_retries=_RETRY))
 
@@ -212,11 +212,10 @@ class _Api:
                 f"with ZONE="
             )
         if status == 403:
-            kind = "serviceAccount" if self._account.endswith(".gserviceaccount.com") else "user"
             return RemaskError(
-                f"TPU API: {self._account} may not look at the TPUs of project {project} ({said}); grant it with "
-                f"'gcloud projects add-iam-policy-binding {project} --member={kind}:{self._account} "
-                f"--role=roles/tpu.viewer'"
+                f"TPU API: {self._account or 'this account'} may not look at the TPUs of project {project} ({said}); "
+                f"grant it with 'gcloud projects add-iam-policy-binding {project} "
+                f"--member={credentials.member(self._account)} --role=roles/tpu.viewer'"
             )
         return RemaskError(f"TPU API: it has no good answer ({status}: {said}); run the same command again later")
 

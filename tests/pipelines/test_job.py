@@ -397,14 +397,14 @@ def test_a_full_disk_is_named(run, tmp_path, monkeypatch):
     out.mkdir()
     assert run("--csv", path)[0] == 0
     name = min(shards_of(out))
-    remove = storage.remove
+    remove = storage.remove_files
 
-    def remove_and_fill(target):
-        remove(target)
-        if target.endswith(name) and not (out / f"{name}.{disk.PROCESS}.partial").is_symlink():
+    def remove_and_fill(targets):
+        remove(targets)
+        if not (out / f"{name}.{disk.PROCESS}.partial").is_symlink():
             (out / f"{name}.{disk.PROCESS}.partial").symlink_to("/dev/full")
 
-    monkeypatch.setattr(storage, "remove", remove_and_fill)
+    monkeypatch.setattr(storage, "remove_files", remove_and_fill)
     status, _, err = run("--csv", path, "--overwrite")
     assert (status, err) == (
         1,

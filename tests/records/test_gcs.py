@@ -393,7 +393,11 @@ def test_what_may_be_read_but_not_removed(cloud):
         f"gs://theirs/folder: {ACCOUNT} lacks storage.objects.delete in bucket theirs; grant it with "
         f"'{GRANT}roles/storage.objectUser'"
     )
-    assert gcs.missing_permissions("theirs") == ["storage.objects.create", "storage.objects.delete"]
+    assert refusal(gcs.check_permissions, "theirs") == (
+        f"gs://theirs: {ACCOUNT} lacks storage.objects.create, storage.objects.delete; grant it with "
+        f"'{GRANT}roles/storage.objectUser'"
+    )
+    assert gcs.check_permissions("theirs", gcs.READ) == gcs.check_permissions("bucket") == ACCOUNT
 
 
 def test_a_refusal_of_another_kind(cloud):

@@ -358,6 +358,14 @@ def test_what_is_removed_is_gone_and_nothing_else(home):
     assert names(home) == set()
 
 
+def test_of_files_that_are_removed_some_may_not_be_there(home):
+    for name in ("a", "b", "b-2"):
+        storage.write_bytes(f"{home}/{name}", b"")
+    storage.remove_files([f"{home}/{name}" for name in ("a", "none", "b")])
+    storage.remove_files([])
+    assert names(home) == {"b-2"}
+
+
 def test_files_at_hand_are_local_ones(home):
     for name in ("one", "two"):
         storage.write_bytes(f"{home}/{name}", name.encode())

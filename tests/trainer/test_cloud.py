@@ -1,5 +1,6 @@
 """Training out of a bucket and into one, as it is on the local disk."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -26,20 +27,10 @@ def data(cloud, tiny_data_set) -> str:
     return DATA
 
 
-def options(data: str, shape: str, **others) -> TrainOptions:
-    """Return those of the fixture `trained_run`."""
-    return TrainOptions(
-        data=data,
-        run_dir=RUN,
-        model=shape,
-        train_steps=40,
-        global_batch_size=16,
-        eval_every=20,
-        learning_rate=2e-2,
-        warmup_steps=4,
-        probes=("we saw the [MASK] again.",),
-        **others,
-    )
+@pytest.fixture
+def options(data, run_options) -> TrainOptions:
+    """Return those of the fixture `trained_run`, but for where things lie."""
+    return dataclasses.replace(run_options, data=data, run_dir=RUN)
 
 
 def read(data: str) -> int:
@@ -50,8 +41,8 @@ def read(data: str) -> int:
 
 
 @pytest.mark.cloud
-def test_a_run_in_a_bucket_is_the_run_on_the_local_disk(cloud, data, tiny_shape, trained_run, capsys):
-    assert train(options(data, tiny_shape)) == 0
+def test_a_run_in_a_bucket_is_the_run_on_the_local_disk(cloud, data, options, trained_run, capsys):
+    assert train(options) == 0
     objects = cloud.storage.objects("bucket", "run/")
     for name in ("checkpoints/step-00000040/state.npz", "export/model.safetensors", "export/config.json"):
         assert objects[f"run/{name}"] == Path(trained_run, name).read_bytes(), name
@@ -65,7 +56,7 @@ def test_a_run_in_a_bucket_is_the_run_on_the_local_disk(cloud, data, tiny_shape,
     assert not [name for name in objects if name.endswith(".partial")]
 
     capsys.readouterr()
-    assert train(options(data, tiny_shape)) == 0
+    assert train(options) == 0
     assert capsys.readouterr().out.startswith(f"{RUN}: this run is finished, after 40 steps\n")
     evaluate.main(EvaluateOptions(run_dir=RUN))
     fill_mask.main(FillMaskOptions(run_dir=RUN, text="we saw the [MASK] again."))
@@ -77,15 +68,16 @@ def test_a_run_in_a_bucket_is_the_run_on_the_local_disk(cloud, data, tiny_shape,
 
 
 @pytest.mark.cloud
-def test_a_run_in_a_bucket_is_continued(cloud, data, tiny_shape, trained_run):
+def test_a_run_in_a_bucket_is_continued(cloud, options, trained_run):
     def interrupt(session, steps) -> None:
         if session.step >= 20:
             raise KeyboardInterrupt
 
+    options = dataclasses.replace(options, checkpoint_every=10)
     with pytest.raises(KeyboardInterrupt):
-        train(options(data, tiny_shape, checkpoint_every=10), on_steps=interrupt)
+        train(options, on_steps=interrupt)
     assert checkpoint.paths(runs.checkpoints(RUN))
-    assert train(options(data, tiny_shape, checkpoint_every=10)) == 0
+    assert train(options) == 0
     saved = storage.read_bytes(f"{RUN}/checkpoints/step-00000040/state.npz")
     assert saved == Path(trained_run, "checkpoints/step-00000040/state.npz").read_bytes()
 

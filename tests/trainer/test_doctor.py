@@ -1,7 +1,7 @@
 import pytest
 
 from tests.cloud import tpu_api
-from trainer import doctor
+from trainer import commands, doctor
 from trainer.config import DoctorOptions, ModelConfig
 from trainer.model import BertMaskedLM
 from trainer.versions import Distribution, conflicts
@@ -59,6 +59,19 @@ def test_each_bucket_is_asked_what_the_account_may_do_there(cloud):
         f"--role=roles/storage.objectUser'",
         f"ok   bucket       gs://bucket: {account} may read and write",
     ]
+
+
+def test_a_tensorflow_that_cannot_be_imported_is_one_of_the_findings(tiny_data_set, monkeypatch):
+    def broken():
+        raise ImportError("libdevice is missing")
+
+    monkeypatch.setattr(commands, "start_tensorflow", broken)
+    found = lines(data=tiny_data_set)
+    assert found["accelerator"] == (
+        "NOT  accelerator  TensorFlow cannot be imported (libdevice is missing); install again with 'make setup'"
+    )
+    assert found["data"].startswith("ok ")
+    assert "model" not in found
 
 
 def test_parameters_are_those_of_the_model():
