@@ -1,6 +1,5 @@
 """Who we are to Google Cloud: found, or found missing, within a second."""
 
-import http.client
 import json
 import logging
 import os
@@ -10,10 +9,10 @@ from typing import Any
 import google.auth
 from google.auth import _cloud_sdk, exceptions
 
+from records import metadata
 from records.errors import RemaskError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_METADATA_SECONDS = 1.0
 _TENSORFLOWS = ("authorized_user", "service_account")
 HOW_TO_GET = (
     "run 'gcloud auth application-default login', or name the key file of a service account in "
@@ -41,7 +40,7 @@ def _default() -> tuple[Any, str | None]:
     if (
         not given
         and not os.path.isfile(_cloud_sdk.get_application_default_credentials_path())
-        and not on_google_cloud()
+        and not metadata.answers()
     ):
         raise Missing(f"no credentials for Google Cloud; {HOW_TO_GET}")
     # It would warn that there is no project to pay for requests: objects are paid for by the project of their bucket.
@@ -93,21 +92,6 @@ def member(account: str) -> str:
     """
     kind = "serviceAccount" if account.endswith(".gserviceaccount.com") else "user"
     return f"{kind}:{account or 'ACCOUNT'}"
-
-
-def on_google_cloud() -> bool:
-    """Say whether a metadata server answers, as it does on Google's machines."""
-    if os.environ.get("NO_GCE_CHECK") == "true":
-        return False
-    host = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_IP") or "169.254.169.254"
-    connection = http.client.HTTPConnection(host, timeout=_METADATA_SECONDS)
-    try:
-        connection.request("GET", "/", headers={"Metadata-Flavor": "Google"})
-        return connection.getresponse().getheader("Metadata-Flavor") == "Google"
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def first_line(error: BaseException) -> str:

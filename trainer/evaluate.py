@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from records.reader import open_data_set
-from trainer import accelerator, checks, pretrained, runs
+from trainer import accelerator, checks, lost, pretrained, runs
 from trainer.checkpoint import Evaluation
 from trainer.config import SAMPLE, EvaluateOptions, require_within_reach, usual_dtype
 from trainer.data import HeldOut
@@ -25,16 +25,17 @@ def main(options: EvaluateOptions) -> None:
     data_set = open_data_set(data)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
-    strategy = accelerator.choose_strategy(
-        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
-    )
-    checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
-    with strategy.scope():
-        model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
-        pretrained.read_weights(model, start, say=print)
-    batches = HeldOut.of(data_set, strategy, global_batch_size=options.global_batch_size)
-    with checks.errors_explained(data_set):
-        found = Evaluator(strategy, model)(batches)
+    with lost.explained(lost.host_of(options.tpu), outcome=lambda: f"Run the same command again: {lost.IT_BEGINS}"):
+        strategy = accelerator.choose_strategy(
+            tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
+        )
+        checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
+        with strategy.scope():
+            model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
+            pretrained.read_weights(model, start, say=print)
+        batches = HeldOut.of(data_set, strategy, global_batch_size=options.global_batch_size)
+        with checks.errors_explained(data_set):
+            found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
     print(
         f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {data}, "

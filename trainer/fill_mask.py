@@ -13,6 +13,10 @@ from trainer.config import FillMaskOptions
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
+    from numpy.typing import NDArray
+
+    Batch = dict[str, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,70 @@ def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k:
     Raises:
         RemaskError: no [MASK] in the text, or it is too long for the model.
     """
-    ids, places = encode(text, artifact, longest=model.config.max_position_embeddings)
-    batch = {"input_ids": np.array([ids], np.int32), "masked_lm_positions": np.array([places], np.int32)}
-    logits = np.asarray(model(batch, training=False), np.float32)[0]  # [masks, V]
+    batch = batch_of([encode(text, artifact, longest=model.config.max_position_embeddings)])
+    logits = np.asarray(model(batch, training=False), np.float32)
+    return chosen(text, logits[0], artifact, top_k=top_k)
+
+
+class Filler:
+    """Fills the same texts again and again, where the model is trained. It is traced once.
+
+    Args:
+        strategy: made the model.
+        model: `trainer.model.BertMaskedLM`.
+        texts: with a [MASK] each.
+        artifact: the tokenizer.
+        top_k: candidates of each [MASK].
+
+    Raises:
+        RemaskError: as `fill`.
+    """
+
+    def __init__(
+        self,
+        strategy: "tf.distribute.Strategy",
+        model: "keras.Model",
+        texts: Sequence[str],
+        artifact: TokenizerArtifact,
+        *,
+        top_k: int,
+    ) -> None:
+        import tensorflow as tf
+
+        self._strategy, self._model = strategy, model
+        encoded = [encode(text, artifact, longest=model.config.max_position_embeddings) for text in texts]
+        self._texts, self._artifact, self._top_k = texts, artifact, top_k
+        self._masks, self._batch = [len(places) for _, places in encoded], batch_of(encoded) if encoded else {}
+        self._logits = tf.function(self._on_all_replicas)
+
+    def __call__(self) -> list[Filled]:
+        """Fill all texts."""
+        if not self._texts:
+            return []
+        logits = np.asarray(self._logits(), np.float32)
+        return [
+            chosen(text, scores[:masks], self._artifact, top_k=self._top_k)
+            for text, scores, masks in zip(self._texts, logits, self._masks, strict=True)
+        ]
+
+    def _on_all_replicas(self) -> "tf.Tensor":
+        """Return logits `[texts, masks, V]`. Each replica computes the same: a TPU takes its work in no other way."""
+        logits = self._strategy.run(lambda: self._model(self._batch, training=False))
+        return self._strategy.experimental_local_results(logits)[0]
+
+
+def batch_of(encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Batch":
+    """Return texts that `encode` has encoded as one batch, the shorter ones filled up with zeros.
+
+    >>> batch_of([([2, 4, 3], [1]), ([2, 4, 4, 3], [1, 2])])["masked_lm_positions"].tolist()
+    [[1, 0], [1, 2]]
+    """
+    ids, places = zip(*encoded, strict=True)
+    return {"input_ids": _filled_up(ids), "masked_lm_positions": _filled_up(places)}
+
+
+def chosen(text: str, logits: "NDArray[np.float32]", artifact: TokenizerArtifact, *, top_k: int) -> Filled:
+    """Return a text with the most probable tokens, from the logits of its [MASK]s, float32 `[masks, V]`."""
     tokenizer = artifact.tokenizer()
     masks = []
     for scores in logits:
@@ -95,6 +160,13 @@ def fill(model: "keras.Model", text: str, artifact: TokenizerArtifact, *, top_k:
         words = [tokenizer.id_to_token(int(id_)) or f"id {id_}" for id_ in order]  # a model may have more than it
         masks.append(tuple(map(Candidate, words, map(float, probabilities[order]))))
     return Filled(text, tuple(masks), _written(text, artifact.mask_token, [mask[0].token for mask in masks]))
+
+
+def _filled_up(rows: Sequence[Sequence[int]]) -> "NDArray[np.int32]":
+    table = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
 
 
 def _written(text: str, mask: str, words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What it means that a machine which trains with this one is gone: what is saved, and how to go on."""
+"""What it means that a machine which trains with this one is gone: what it says, and what to do."""
 
 import contextlib
 import re
@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from records.errors import RemaskError
-from trainer import checkpoint
+from trainer.config import is_remote_tpu
 
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)
 """What TensorFlow raises where another machine does not answer, or has forgotten what it was asked before."""
 
 
+IT_BEGINS = "it begins with the state that the TPU is in"
+
+
 @contextlib.contextmanager
-def explained(who: str, *, saved: Callable[[], str], next_step: str) -> Iterator[None]:
+def explained(who: str, *, outcome: Callable[[], str]) -> Iterator[None]:
     """Turn what TensorFlow raises into words for the user.
 
     Args:
         who: what may be gone; empty where no other machine takes part.
-        saved: gives the path of the newest checkpoint, empty where there is none.
-        next_step: what to do.
+        outcome: says what is kept, and what to do.
 
     Raises:
         RemaskError: it is gone.
@@ -30,9 +32,16 @@ def explained(who: str, *, saved: Callable[[], str], next_step: str) -> Iterator
     except _GONE as error:
         if not who or "gs://" in error.message:  # a bucket that does not answer is another matter
             raise
-        path = saved()
-        kept = f"The run is saved up to step {checkpoint.step_of(path)}" if path else "Nothing had been saved yet"
-        raise RemaskError(f"{who} is gone ({reason(error.message)}). {kept}; {next_step}") from error
+        raise RemaskError(f"{who} is gone ({reason(error.message)}). {outcome()}") from error
+
+
+def host_of(tpu: str) -> str:
+    """Return what of a TPU may be gone; "" where it is this machine's own, or there is none.
+
+    >>> host_of("node-1"), host_of("local")
+    ('a host of TPU node-1', '')
+    """
+    return f"a host of TPU {tpu}" if is_remote_tpu(tpu) else ""
 
 
 def reason(message: str) -> str:

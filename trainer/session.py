@@ -2,17 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
 from records.errors import RemaskError
-from trainer import checkpoint, runs
+from trainer import checkpoint, fill_mask, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import TrainOptions
 from trainer.evaluate import Evaluator
+from trainer.fill_mask import Filled
 from trainer.progress import Progress, Quiet, Training
 from trainer.step import Batch, Steps, TrainLoop
 from trainer.workers import Workers
@@ -33,7 +34,7 @@ class Session:
     batches: Iterator[Batch]  # from `step` on
     evaluate: Evaluator
     held_out: Iterable[Batch]
-    fill: Callable[[str], str]  # a probe, and what the model would put in it
+    fill: Callable[[], Sequence[Filled]]  # the probes
     learning_rate: Callable[[int], float]  # of a step, counted from 0
     progress: Progress | Quiet
     workers: Workers
@@ -105,8 +106,9 @@ class Session:
             raise self._broken(self.step, f"the held-out loss is {evaluation.loss}")
         self.evaluations.append(evaluation)
         self.progress.record_evaluation(evaluation)
-        for probe in self.options.probes if self.workers.place.leads else ():
-            self.progress.say(f"  {self.fill(probe)}")
+        if self.workers.place.leads:
+            for filled in self.fill():
+                self.progress.say(f"  {fill_mask.line(filled)}")
 
     def _save(self, *, best_step: int | None) -> None:
         folder = runs.checkpoints(self.options.run_dir)

@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from records.reader import DataSet, open_data_set
-from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, pretrained, runs, workers
+from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ModelConfig, TrainOptions, is_remote_tpu, usual_dtype
+from trainer.config import ModelConfig, TrainOptions, usual_dtype
 from trainer.data import HeldOut, dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
@@ -62,66 +62,73 @@ def train(
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
-    strategy = strategy or accelerator.choose_strategy(
-        tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
-    )
-    batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
-    run = runs.begin(options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads)
-    with strategy.scope():
-        model = BertMaskedLM(config, seed=options.seed, dtype=options.dtype)
-        schedule = make_schedule(options)
-        optimizer = make_optimizer(model.trainable_variables, schedule, weight_decay=options.weight_decay)
-        variables = checkpoint.named(model, optimizer)
-        if start:
-            pretrained.read_weights(model, start, say=say)
-        if found:
-            checkpoint.restore(variables, found[1], name=options.run_dir)
-    at = found[0] if found else Checkpoint(0, run, ())
-    del found  # the state just read is as large as the model and its optimizer together
-    together = Workers(strategy, place)
-    together.check_alike(step=at.step, run=run, variables=variables)
-
-    with (
-        checks.errors_explained(data_set),
-        _progress(options, at) if place.leads else Quiet() as progress,
-        stop_signals(progress.say) as stopped,
-    ):
-        progress.say(introduction(options, data_set, model, strategy, batch_size))
-        if at.step:
-            progress.say(f"continue after step {at.step}")
-        session = Session(
-            options=options,
-            run=run,
-            global_batch_size=batch_size,
-            variables=variables,
-            loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
-            batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
-            evaluate=Evaluator(strategy, model),
-            held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
-            fill=lambda text: fill_mask.line(fill_mask.fill(model, text, data_set.tokenizer, top_k=3)),
-            learning_rate=lambda step: float(schedule(step)),
-            progress=progress,
-            workers=together,
-            step=at.step,
-            evaluations=list(at.evaluations),
-            saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
+    with lost.explained(_others(options, place), outcome=lambda: _kept(options.run_dir, place)):
+        strategy = strategy or accelerator.choose_strategy(
+            tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
         )
-        with lost.explained(_others(options, place), saved=lambda: session.saved, next_step=_start_again(place)):
-            signal = session.go(stopped, on_steps)
+        batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
+        run = runs.begin(
+            options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads
+        )
+        with strategy.scope():
+            model = BertMaskedLM(config, seed=options.seed, dtype=options.dtype)
+            schedule = make_schedule(options)
+            optimizer = make_optimizer(model.trainable_variables, schedule, weight_decay=options.weight_decay)
+            variables = checkpoint.named(model, optimizer)
+            if start:
+                pretrained.read_weights(model, start, say=say)
+            if found:
+                checkpoint.restore(variables, found[1], name=options.run_dir)
+        at = found[0] if found else Checkpoint(0, run, ())
+        del found  # the state just read is as large as the model and its optimizer together
+        together = Workers(strategy, place)
+        together.check_alike(step=at.step, run=run, variables=variables)
+
+        with (
+            checks.errors_explained(data_set),
+            _progress(options, at) if place.leads else Quiet() as progress,
+            stop_signals(progress.say) as stopped,
+            notices.watched(progress.say) as noticed,
+        ):
+            progress.say(introduction(options, data_set, model, strategy, batch_size))
+            if at.step:
+                progress.say(f"continue after step {at.step}")
+            session = Session(
+                options=options,
+                run=run,
+                global_batch_size=batch_size,
+                variables=variables,
+                loop=TrainLoop(strategy, model, optimizer, seed=options.seed, clip_norm=options.clip_norm),
+                batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
+                evaluate=Evaluator(strategy, model),
+                held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
+                fill=fill_mask.Filler(strategy, model, options.probes, data_set.tokenizer, top_k=3),
+                learning_rate=lambda step: float(schedule(step)),
+                progress=progress,
+                workers=together,
+                step=at.step,
+                evaluations=list(at.evaluations),
+                saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
+            )
+            signal = session.go(lambda: stopped() or noticed(), on_steps)
             together.meet()  # by then the chief has saved
-        if signal:
-            progress.say(f"saved {session.saved}; run the same command again to continue after step {session.step}")
-            return 128 + signal
+            if signal:
+                progress.say(f"saved {session.saved}; run the same command again to continue after step {session.step}")
+                return 128 + signal
 
-    if place.leads:
-        saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
-        checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-        export.write(
-            model, runs.export(options.run_dir), artifact=data_set.tokenizer, manifest=data_set.manifest, saved=saved
-        )
-        print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
-    together.meet()  # nobody leaves before the chief has written, whom that would disturb
-    return 0
+        if place.leads:
+            saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
+            checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
+            export.write(
+                model,
+                runs.export(options.run_dir),
+                artifact=data_set.tokenizer,
+                manifest=data_set.manifest,
+                saved=saved,
+            )
+            print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
+        together.meet()  # nobody leaves before the chief has written, whom that would disturb
+        return 0
 
 
 def introduction(
@@ -162,13 +169,16 @@ def _others(options: TrainOptions, place: Place) -> str:
     """Return what other machines take part."""
     if not place.alone:
         return "another worker"
-    return f"a host of TPU {options.tpu}" if is_remote_tpu(options.tpu) else ""
+    return lost.host_of(options.tpu)
 
 
-def _start_again(place: Place) -> str:
+def _kept(run_dir: str, place: Place) -> str:
+    """Return what is left of a run that others have left, and what to do."""
+    saved = checkpoint.paths(runs.checkpoints(run_dir))
+    kept = f"The run is saved up to step {checkpoint.step_of(saved[-1])}" if saved else "Nothing had been saved yet"
     if not place.alone:
-        return "start the same command again, on all workers, to continue from there"
-    return "run the same command again to continue from there: it begins with the state that the TPU is in"
+        return f"{kept}; start the same command again, on all workers, to continue from there"
+    return f"{kept}; run the same command again to continue from there: {lost.IT_BEGINS}"
 
 
 def _nothing(line: str) -> None:

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
+from trainer import evaluate
 from trainer.accelerator import choose_strategy
 from trainer.config import EvaluateOptions, ModelConfig
 from trainer.data import HeldOut, eval_batches
@@ -85,4 +86,21 @@ def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, tr
     assert str(refused.value) == (
         f"data: found {tiny_data_set}, expected a folder in a bucket, as in DATA=gs://BUCKET/records, since the hosts "
         f"of TPU node-1 read it themselves"
+    )
+
+
+def test_a_host_that_is_lost_meanwhile_is_said(trained_run, monkeypatch):
+    """What it is to lose a host, `test_remote` shows; here it is only made up."""
+
+    def lost(*arguments):
+        raise tf.errors.UnavailableError(None, None, "Connection reset by peer. More")
+
+    monkeypatch.setattr(evaluate, "require_within_reach", lambda data, tpu: None)
+    monkeypatch.setattr(evaluate.accelerator, "choose_strategy", lambda **asked: tf.distribute.get_strategy())
+    monkeypatch.setattr(evaluate.Evaluator, "_sums", lost)
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(run_dir=trained_run, global_batch_size=16, tpu="node-1"))
+    assert str(refused.value) == (
+        "a host of TPU node-1 is gone (Connection reset by peer). Run the same command again: it begins with the state "
+        "that the TPU is in"
     )

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from records.errors import RemaskError
+from trainer.accelerator import choose_strategy
 from trainer.config import FillMaskOptions, ModelConfig
-from trainer.fill_mask import encode, fill, main, table
+from trainer.fill_mask import Filler, encode, fill, main, table
 from trainer.model import BertMaskedLM
 
 
@@ -54,6 +55,28 @@ def test_each_mask_gets_its_candidates(model, toy_tokenizer):
     assert filled.sentence.split()[:3] == ["the", first, "was"] or first.startswith(("##", "["))
     assert len(fill(model, "the [MASK]", toy_tokenizer, top_k=3).masks[0]) == 3
     assert second in toy_tokenizer.vocabulary
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_probes_are_filled_together_as_each_alone_while_the_model_changes(toy_tokenizer, replicas):
+    texts = ("the [MASK] was [MASK].", "[MASK]", "we saw the film but the plot was [MASK] again.")
+    strategy = choose_strategy(devices=replicas)
+    with strategy.scope():
+        model = BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24, cls_token_id=2), seed=3)
+    filler = Filler(strategy, model, texts, toy_tokenizer, top_k=31)
+    for shift in (0, 1):
+        model.decoder_bias.assign(np.arange(31) * shift / 5)
+        for text, together in zip(texts, filler(), strict=True):
+            alone = fill(model, text, toy_tokenizer, top_k=31)
+            assert together.sentence == alone.sentence
+            for ours, theirs in zip(together.masks, alone.masks, strict=True):
+                assert [each.token for each in ours] == [each.token for each in theirs]
+                np.testing.assert_allclose([e.probability for e in ours], [e.probability for e in theirs], atol=1e-6)
+    assert filler._logits.experimental_get_tracing_count() == 1
+
+
+def test_without_probes_there_is_nothing_to_fill(model, toy_tokenizer):
+    assert Filler(choose_strategy(), model, (), toy_tokenizer, top_k=3)() == []
 
 
 def test_table_of_several_masks(model, toy_tokenizer):

@@ -11,6 +11,7 @@ from tests.trainer.test_data import PYTHON
 from trainer.config import ModelConfig, TrainOptions
 from trainer.data import Share, dealt
 from trainer.evaluate import Evaluator
+from trainer.fill_mask import Filler
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.step import TrainLoop
@@ -98,6 +99,19 @@ def test_an_evaluation_has_static_shapes_and_its_sums_are_summed():
     assert summed.shape.as_list() == [4]
     (added,) = summed.op.inputs
     assert (added.op.type, len(added.op.inputs)) == ("AddN", 4)
+    assert without_static_shape(given) == []
+    assert not {each.type for each in given} & PYTHON
+
+
+def test_probes_are_filled_by_every_replica_with_static_shapes(toy_tokenizer):
+    strategy = tpu.made_up(hosts=1, replicas=4)
+    with tf.Graph().as_default() as graph, strategy.scope():
+        model = BertMaskedLM(CONFIG, seed=0, dtype=OPTIONS.dtype)
+        texts = ("the [MASK] was [MASK].", "[MASK]")
+        logits = Filler(strategy, model, texts, toy_tokenizer, top_k=3)._on_all_replicas()
+        given = [each for each in graph.get_operations() if "_tpu_replicate" in each.node_def.attr]
+    assert logits.shape.as_list() == [2, 2, CONFIG.vocab_size]
+    assert given
     assert without_static_shape(given) == []
     assert not {each.type for each in given} & PYTHON
 

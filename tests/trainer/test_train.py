@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 
 from records.errors import RemaskError
 from records.reader import open_data_set
-from trainer import checkpoint
+from tests.cloud import metadata
+from trainer import checkpoint, notices
 from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
 from trainer.train import train
@@ -133,6 +135,27 @@ def test_stopped_and_continued_ends_as_if_it_never_stopped(whole, options, tmp_p
     assert train(run) == 0
     assert_same_end(run, whole[0])
     assert [line["step"] for line in lines(run) if "loss" in line] == list(range(1, 25))
+
+
+def test_a_notice_that_this_machine_will_be_stopped_saves_and_the_run_continues_exactly(
+    whole, options, tmp_path, capsys, monkeypatch
+):
+    run = replace(options, run_dir=str(tmp_path))
+    monkeypatch.setattr(notices, "SECONDS", 0.01)
+    monkeypatch.delenv("NO_GCE_CHECK", raising=False)
+
+    def warn(session, steps):
+        server.values["instance/preempted"] = "TRUE"
+        while any(thread.name == "notices" for thread in threading.enumerate()):  # it ends when it has heard
+            time.sleep(0.005)
+
+    with metadata.running({"instance/maintenance-event": "NONE"}) as server:
+        monkeypatch.setenv("GCE_METADATA_HOST", server.address)
+        assert train(run, on_steps=warn) == 128 + signal.SIGTERM
+    assert "Google Cloud gives notice (instance/preempted is TRUE): " in capsys.readouterr().out
+    assert 0 < last_state(run)[0].step < run.train_steps
+    assert train(run) == 0
+    assert_same_end(run, whole[0])
 
 
 def test_killed_process_continues_exactly(whole, options, tmp_path):
