@@ -92,12 +92,12 @@ def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, tr
 def test_a_host_that_is_lost_meanwhile_is_said(trained_run, monkeypatch):
     """What it is to lose a host, `test_remote` shows; here it is only made up."""
 
-    def lost(*arguments):
+    def lost(*arguments, **options):
         raise tf.errors.UnavailableError(None, None, "Connection reset by peer. More")
 
     monkeypatch.setattr(evaluate, "require_within_reach", lambda data, tpu: None)
     monkeypatch.setattr(evaluate.accelerator, "choose_strategy", lambda **asked: tf.distribute.get_strategy())
-    monkeypatch.setattr(evaluate.Evaluator, "_sums", lost)
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", lost)
     with pytest.raises(RemaskError) as refused:
         main(EvaluateOptions(run_dir=trained_run, global_batch_size=16, tpu="node-1"))
     assert str(refused.value) == (
