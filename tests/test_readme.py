@@ -1,5 +1,7 @@
 """The commands of README.md, as they stand there."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -8,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import COMMANDS as BENCHMARKS
 from pipelines import sample
+from pipelines.__main__ import COMMANDS as PIPELINES
+from records.__main__ import COMMANDS as RECORDS
+from records.command_line import parse_options
 from tests.cloud.cloud import PROJECT
+from trainer.__main__ import COMMANDS as TRAINER
 
 ROOT = Path(__file__).parent.parent
+COMMANDS = {"benchmarks": BENCHMARKS, "pipelines": PIPELINES, "records": RECORDS, "trainer": TRAINER}
 
 SMALL = {
     "records": "TOKENIZER=train:300 MAX_SEQ_LENGTH=32",
@@ -25,6 +33,30 @@ def commands(heading):
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
     block = re.search(r"```\n(.*?)```", text, re.DOTALL)
     return [line.partition("#")[0].strip() for line in block[1].splitlines()]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/cloud.md"])
+def test_every_make_on_a_page_is_one_that_make_and_the_command_know(page):
+    """None is run: what they call only says how it was called."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
+    lines = re.findall(r"^(?:make [a-z-]+ |make [a-z-]+$|[A-Z]+=).*", blocks, re.MULTILINE)
+    lines = [line.partition(" && ")[0] for line in lines] + re.findall(r"`(make [a-z][^`]*)`", text.replace("\n", " "))
+    made = (".venv/ready", ".venv/ready-parity", ".venv-peers/ready", ".venv-tpu/ready", "out/sample/manifest.json")
+    says = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    options = f"--no-print-directory --silent {' '.join(f'-o {path}' for path in made)}"
+    script = "\n".join((f'make() {{ command make {options} PY="$PY" "$@"; }}', *lines))
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=ROOT, env={**os.environ, "PY": says}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    called = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    ours = [argv for argv in called if argv[1] in COMMANDS]
+    assert ours or page == "CONTRIBUTING.md"
+    for _, package, command, *argv in ours:
+        made_of = COMMANDS[package][command]
+        parse_options(made_of.options, argv, prog=f"{page}: {package} {command}", presets=made_of.presets)
 
 
 @pytest.mark.cloud

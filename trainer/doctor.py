@@ -13,7 +13,7 @@ from records import paths, storage
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set
 from trainer import commands, versions
-from trainer.config import DoctorOptions, ModelConfig, is_remote_tpu
+from trainer.config import GLOBAL_BATCH_SIZE, DoctorOptions, ModelConfig, is_remote_tpu
 
 _Found = TypeVar("_Found")
 
@@ -22,6 +22,13 @@ _CHECKPOINT_BYTES = 12  # of a parameter: its value and its two moments
 _TRAIN_BYTES = 16  # and its gradient
 _CHECKPOINTS = 4  # the two newest, the best, and one that is being written
 _GIB = 1 << 30
+
+
+class Machines(NamedTuple):
+    """What would train."""
+
+    hosts: int
+    replicas: int  # of all of them; 0 where that is not known
 
 
 class Finding(NamedTuple):
@@ -50,8 +57,10 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
     yield from _versions()
     for bucket in dict.fromkeys(paths.parts(path)[0] for path in _places(options) if storage.is_remote(path)):
         yield _said("bucket", _bucket, bucket)
+    far: Machines | None = None
     if is_remote_tpu(options.tpu):
-        yield _said("tpu", _tpu, options)
+        far, finding = _guarded("tpu", _tpu, options)
+        yield finding
         for path in _places(options):
             if not storage.is_remote(path):
                 yield Finding("paths", f"{path} is on this disk, which TPU {options.tpu} cannot see", is_ok=False)
@@ -59,8 +68,11 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
     if options.data:
         data_set, finding = _guarded("data", _data, options.data)
         yield finding
-    accelerator = _said("accelerator", _accelerator)
+    here, accelerator = _guarded("accelerator", _accelerator)
     yield accelerator
+    machines = far if is_remote_tpu(options.tpu) else here
+    if data_set is not None and machines:
+        yield _said("shares", _shares, data_set, machines)
     if data_set is not None and accelerator.is_ok:
         config, finding = _guarded("model", _model, options.model, data_set)
         yield finding
@@ -115,11 +127,12 @@ def _bucket(bucket: str) -> str:
     return f"gs://{bucket}: {gcs.check_permissions(bucket)} may read and write"
 
 
-def _tpu(options: DoctorOptions) -> str:
+def _tpu(options: DoctorOptions) -> tuple[Machines, str]:
     from trainer import tpu_api
 
-    hosts = tpu_api.endpoints(options.tpu, zone=options.zone, project=options.project)
-    return f"{options.tpu} is ready: {len(hosts)} hosts, at {', '.join(hosts)}"
+    hosts, node = tpu_api.located(options.tpu, zone=options.zone, project=options.project)
+    found = Machines(len(hosts), node.replicas if node else 0)
+    return found, f"{options.tpu} is ready: {_counted(len(hosts), 'host')}, at {', '.join(hosts)}"
 
 
 def _data(folder: str) -> tuple[DataSet, str]:
@@ -139,16 +152,64 @@ def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
     return config, f"{name}: {parameters(config):,} parameters, and the tokenizer of the records"
 
 
-def _accelerator() -> str:
+def _accelerator() -> tuple[Machines, str]:
     try:
         commands.start_tensorflow()
         import tensorflow as tf
     except Exception as error:  # a broken installation raises what it likes
         raise RemaskError(f"TensorFlow cannot be imported ({error}); install again with 'make setup'") from error
+    from trainer import workers
+
+    hosts = len(workers.place().addresses)
     for kind in ("TPU", "GPU"):
         if found := tf.config.list_physical_devices(kind):
-            return f"{len(found)} {kind}"
-    return f"none: training runs on {os.cpu_count()} CPU cores"
+            return Machines(hosts, hosts * len(found)), f"{len(found)} {kind}"
+    return Machines(hosts, hosts), f"none: training runs on {os.cpu_count()} CPU cores"
+
+
+def _shares(data_set: DataSet, machines: Machines) -> str:
+    """Return what each machine reads and each replica gets.
+
+    Raises:
+        RemaskError: the sequences, or those of a batch, are not enough for the replicas or cannot be dealt out evenly.
+    """
+    from trainer import checks
+
+    shards, examples = data_set.manifest.data.splits["train"], data_set.manifest.examples("train")
+    megabytes = sum(shard.bytes for shard in shards) / 1e6
+    read = f"{_counted(len(shards), 'shard')}, {megabytes:,.1f} MB an epoch, read by {_each(machines.hosts, 'host')}"
+    replicas = machines.replicas
+    if not replicas:
+        return f"{read}; how many replicas there are, addresses do not tell"
+    if examples < replicas:
+        raise RemaskError(
+            f"{data_set.folder}: {_counted(examples, 'sequence')} for {replicas} replicas; make the records again from "
+            f"more text"
+        )
+    try:
+        checks.check_batch_size(GLOBAL_BATCH_SIZE, replicas=replicas)
+    except RemaskError as error:
+        raise RemaskError(f"{error}; give ARGS=--per_replica_batch_size=") from None
+    part = GLOBAL_BATCH_SIZE // replicas
+    return f"{read}; {_each(replicas, 'replica')} gets {part} of a batch of {GLOBAL_BATCH_SIZE}"
+
+
+def _each(number: int, what: str) -> str:
+    """Return each of a number of things.
+
+    >>> _each(1, "host"), _each(4, "host")
+    ('the one host', 'each of 4 hosts')
+    """
+    return f"the one {what}" if number == 1 else f"each of {_counted(number, what)}"
+
+
+def _counted(number: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> _counted(1, "host"), _counted(1200, "host")
+    ('1 host', '1,200 hosts')
+    """
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def _room(options: DoctorOptions, config: ModelConfig) -> Iterator[Finding]:

@@ -71,6 +71,11 @@ class Node(NamedTuple):
         kind = f"--accelerator-type={self.described.get('acceleratorType', 'TYPE')}"
         return self.command("create", kind, f"--version={self.described.get('runtimeVersion', 'VERSION')}", *cheap)
 
+    @property
+    def replicas(self) -> int:
+        """How many replicas TensorFlow makes of it; 0 where that is not known."""
+        return replicas(self.described.get("acceleratorType", ""))
+
     def __str__(self) -> str:
         return f"TPU {self.name} in zone {self.zone} of project {self.project}"
 
@@ -86,13 +91,32 @@ def endpoints(tpu: str, *, zone: str = "", project: str = "") -> tuple[str, ...]
     Raises:
         RemaskError: it cannot be used, and what to do.
     """
+    return located(tpu, zone=zone, project=project)[0]
+
+
+def located(tpu: str, *, zone: str = "", project: str = "") -> tuple[tuple[str, ...], Node | None]:
+    """Return what `endpoints` does, and the TPU itself where it is known by a name."""
     if tpu.startswith("grpc://"):
         addresses, node = tuple(map(_address, tpu.split(","))), None
     else:
         node = find(tpu, zone=zone, project=project)
         addresses = ready(node)
     _check_reachable(addresses, str(node or f"TPU {tpu}"))
-    return addresses
+    return addresses, node
+
+
+def replicas(accelerator_type: str) -> int:
+    """Return how many replicas TensorFlow makes of a type of TPU; 0 where that is not known.
+
+    The number in its name counts cores, of which v4 and v5p join the two of each chip; from v5e on, chips.
+
+    >>> replicas("v3-8"), replicas("v4-8"), replicas("v5litepod-8"), replicas("v6e-1"), replicas("")
+    (8, 4, 8, 1, 0)
+    """
+    generation, _, number = accelerator_type.rpartition("-")
+    if not number.isdigit():
+        return 0
+    return int(number) // (2 if generation in ("v4", "v5p") else 1)
 
 
 def find(name: str, *, zone: str, project: str) -> Node:

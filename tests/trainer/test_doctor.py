@@ -1,5 +1,9 @@
+import socket
+
 import pytest
 
+from records.errors import RemaskError
+from records.reader import open_data_set
 from tests.cloud import tpu_api
 from trainer import commands, doctor
 from trainer.config import DoctorOptions, ModelConfig
@@ -17,6 +21,8 @@ def test_all_is_well(tiny_data_set, tiny_shape, tmp_path, capsys):
     assert found["data"] == f"ok   data         {tiny_data_set}: 203 sequences of 24 in 4 shards, 37 held out"
     assert found["model"].startswith(f"ok   model        {tiny_shape}: 3,")
     assert found["disk"].startswith(f"ok   disk         {tmp_path} has ")
+    assert found["shares"].startswith("ok   shares       4 shards, ")
+    assert found["shares"].endswith(" MB an epoch, read by the one host; the one replica gets 64 of a batch of 64")
     assert {"accelerator", "memory"} <= set(found)
     assert doctor.main(DoctorOptions(data=tiny_data_set, model=tiny_shape)) == 0
     assert capsys.readouterr().out.endswith("all is well; next: make train\n")
@@ -30,6 +36,38 @@ def test_a_tpu_that_is_not_ready(cloud):
     assert not found.is_ok
     assert "node-1" in found.text
     assert "is being created" in found.text
+
+
+@pytest.mark.cloud
+def test_what_each_host_and_replica_of_a_tpu_would_get(cloud, tiny_data_set, tiny_shape):
+    api = cloud.services[tpu_api.HOST] = tpu_api.TpuApi(cloud.account_of)
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        address = f"127.0.0.1:{host.getsockname()[1]}"
+        api.put("node-1", hosts=(address,) * 4)  # a v2-32
+        found = lines(data=tiny_data_set, model=tiny_shape, tpu="node-1")
+        of_addresses = lines(data=tiny_data_set, model=tiny_shape, tpu=f"grpc://{address}")
+    assert found["tpu"].startswith("ok   tpu          node-1 is ready: 4 hosts, at ")
+    assert found["shares"].endswith(", read by each of 4 hosts; each of 32 replicas gets 2 of a batch of 64")
+    assert of_addresses["shares"].endswith("; how many replicas there are, addresses do not tell")
+
+
+def test_replicas_among_which_a_batch_cannot_be_dealt_out(tiny_data_set, tiny_shape, monkeypatch):
+    monkeypatch.setenv(
+        "TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}'
+    )
+    assert lines(data=tiny_data_set, model=tiny_shape)["shares"] == (
+        "NOT  shares       global_batch_size: found 64, expected a multiple of the 3 replicas; give "
+        "ARGS=--per_replica_batch_size="
+    )
+
+
+def test_fewer_sequences_than_replicas(tiny_data_set):
+    data_set = open_data_set(tiny_data_set)
+    with pytest.raises(RemaskError) as refused:
+        doctor._shares(data_set, doctor.Machines(hosts=64, replicas=256))
+    assert str(refused.value) == (
+        f"{tiny_data_set}: 203 sequences for 256 replicas; make the records again from more text"
+    )
 
 
 @pytest.mark.cloud
