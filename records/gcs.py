@@ -13,6 +13,7 @@ import functools
 import io
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -43,6 +44,7 @@ _TIMEOUT = (10.0, 60.0)  # seconds to connect, and to wait for the next bytes
 _BUFFER = 1 << 20  # bytes
 _IN_MEMORY = 64 << 20  # bytes of an object that is written; more of them go through a temporary file
 _CHUNK = 64 << 20  # bytes of a request of a large upload
+_PART = 64 << 20  # bytes, at least, of each part of an object that is sent in several at a time
 _BATCH = 100  # deletions in a request
 _COMPOSED = 32  # sources of a composed object
 _LISTED = "items(name,size,crc32c),nextPageToken"  # a tenth of what a listing says otherwise
@@ -154,7 +156,10 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
     with disk.explaining(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         yield file  # type: ignore[misc]  # of which it has all methods
         with _explaining(path):
-            _upload(path, file)
+            if (size := file.seek(0, os.SEEK_END)) > _PART:
+                _upload_in_parts(path, file, size)
+            else:
+                _upload(path, file)
 
 
 def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
@@ -270,20 +275,91 @@ def _range(path: str, blob: storage.Blob, start: int, stop: int) -> bytes:
 
 
 def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> None:
-    blob = _blob(path, chunk_size=_CHUNK)
     wanted = {} if generation is None else {"if_generation_match": generation}
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     try:
-        blob.upload_from_file(
-            file, size=size, content_type="application/octet-stream", checksum="crc32c", **wanted, **_persistent()
-        )
+        _send(_blob(path, chunk_size=_CHUNK), file, size, **wanted)
     except Exception as error:
         if generation is None or not cloud_errors.is_precondition(error):
             raise
         file.seek(0)
         if not _holds(path, google_crc32c.value(file.read())):
             raise
+
+
+def _upload_in_parts(path: str, file: IO[bytes], size: int) -> None:
+    """Send a file of the disk as several objects at a time, and compose the object of these.
+
+    One connection carries only so much, whatever the network could.
+    """
+    target = _blob(path)
+    step = max(_PART, -(-size // _COMPOSED))
+    attempt = secrets.token_hex(4)  # somebody else may be writing the same object
+    parts = [_Part(file.fileno(), start, min(step, size - start)) for start in range(0, size, step)]
+    blobs = [_blob(f"{path}.{attempt}-{number}{TEMPORARY}", chunk_size=_CHUNK) for number in range(len(parts))]
+    made = [blob.name for blob in blobs]
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for _ in threads.map(_send, blobs, parts, [part.size for part in parts]):
+                pass
+        target.compose(blobs, **_persistent())  # the answer tells the CRC-32C
+        if f"{_crc32c(file):08x}" != _hexadecimal(target.crc32c):
+            made.append(target.name)
+            raise RemaskError(f"{path}: composed of {len(blobs)} parts, it is not what was sent; try again")
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            _delete(target.bucket, made)
+        raise
+    _delete(target.bucket, made)
+
+
+def _send(blob: storage.Blob, file: Any, size: int, **options: Any) -> None:
+    blob.upload_from_file(
+        file, size=size, content_type="application/octet-stream", checksum="crc32c", **options, **_persistent()
+    )
+
+
+def _crc32c(file: Any) -> int:
+    """Return the CRC-32C of a whole file."""
+    file.seek(0)
+    crc = 0
+    while content := file.read(_BUFFER):
+        crc = google_crc32c.extend(crc, content)
+    return int(crc)
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file of the disk, with a place of its own in it.
+
+    Args:
+        file: its descriptor.
+        start: where the part begins, in bytes.
+        size: bytes of the part.
+    """
+
+    def __init__(self, file: int, start: int, size: int) -> None:
+        self._file, self._start, self.size, self._place = file, start, size, 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that one can move about in it."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place, counted from the beginning, from here or from the end."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what comes next."""
+        wanted = memoryview(buffer)[: max(0, self.size - self._place)]
+        read = os.preadv(self._file, [wanted], self._start + self._place)
+        self._place += read
+        return read
 
 
 def _holds(path: str, crc: int) -> bool:

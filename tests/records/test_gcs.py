@@ -1,5 +1,6 @@
 """What is particular to objects in buckets: requests, faults and refusals. Of any file, test_storage asks."""
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -160,6 +161,48 @@ def test_a_large_object_is_uploaded_in_chunks_and_from_the_disk(cloud, monkeypat
         "308 PUT bytes 4194304-8388607/9437184",
         "200 PUT bytes 8388608-9437183/9437184",
     ]
+
+
+def test_what_is_larger_than_a_part_is_sent_in_several_at_a_time_and_composed(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_PART", MIB)
+    content = os.urandom(4 * MIB + 1)
+    write("gs://bucket/one", content)
+    assert cloud.storage.objects("bucket") == {"one": content}
+    assert [entry.path.rpartition("/")[2] for entry in cloud.log if "compose" in entry.path] == ["compose"]
+    assert len(asked(cloud, "POST", "/upload/")) == 5
+    assert storage.crc32c("gs://bucket/one") == f"{google_crc32c.value(content):08x}"
+
+
+def test_an_object_is_composed_of_32_parts_at_most(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_PART", 1000)
+    content = os.urandom(MIB)
+    write("gs://bucket/one", content)
+    assert cloud.storage.objects("bucket") == {"one": content}
+    assert len(asked(cloud, "POST", "/upload/")) == 32
+
+
+def test_a_part_that_cannot_be_sent_leaves_nothing(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_PART", MIB)
+    cloud.storage.put("bucket", "one", b"before")
+    cloud.fail(is_write, 403, nth=3, times=10)
+    assert refusal(write, "gs://bucket/one", os.urandom(4 * MIB)).startswith("gs://bucket/one: ")
+    assert cloud.storage.objects("bucket") == {"one": b"before"}
+
+
+def test_parts_that_are_not_composed_as_they_were_sent_are_noticed(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_PART", MIB)
+    compose = cloud.storage._compose
+
+    def swapping(request, *rest):
+        asked = request.json()
+        asked["sourceObjects"].reverse()
+        return compose(request._replace(body=json.dumps(asked).encode()), *rest)
+
+    monkeypatch.setattr(cloud.storage, "_compose", swapping)
+    assert refusal(write, "gs://bucket/one", os.urandom(2 * MIB)) == (
+        "gs://bucket/one: composed of 2 parts, it is not what was sent; try again"
+    )
+    assert cloud.storage.objects("bucket") == {}
 
 
 @pytest.mark.parametrize("size", [7, 9 * MIB])
