@@ -2,9 +2,11 @@
 
 The bucket is in the local cloud of the tests, a process of its own whose CPU time is nobody's here: the client's side
 is as with the real service, TLS and all. The local files are in the system's cache, so that to read them is to copy.
+What no reader of a bucket can do without, a client shows that decrypts the same bytes and does nothing with them.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -17,7 +19,7 @@ from benchmarks.contender import Prepared, Work, digest
 from benchmarks.contest import LIMIT, OURS, Contender, Contest, Report, contest
 from records.errors import RemaskError
 
-BUCKET, DISK = "records in a bucket", "records on the local disk"
+BUCKET, DISK, TLS = "records in a bucket", "records on the local disk", "their bytes over TLS, unread"
 BATCH, LENGTH = 256, 128
 _CORPUS_ROWS = 100_000  # where no CSV is given
 _SEQUENCES = 1_000_000  # in a run
@@ -40,10 +42,17 @@ def main(options: RecordsBenchOptions) -> None:
         for out in (local, remote):
             _make(csv_path, out, tokenizer=options.tokenizer or "train:2000", environment=environment)
         report = Report("cloud", os.path.basename(options.csv) or "the embedded corpus")
-        folders = {BUCKET: remote, DISK: local}
-        for function, title in {"batches": f"masked batches of {BATCH} x {LENGTH}", "shards": "shards alone"}.items():
-            found = report.add(_contest(title, function, folders, environment, options.rounds))
+        titles = {
+            "batches": f"masked batches of {BATCH} x {LENGTH}, from a bucket",
+            "shards": "shards alone, from a bucket",
+        }
+        for function, title in titles.items():
+            readers = {BUCKET: (function, remote), DISK: (function, local)}
+            if function == "shards":
+                readers[TLS] = ("received", remote)
+            found = report.add(_contest(title, readers, environment, options.rounds))
             report.headlines[f"cloud_{function}_cpu_vs_local"] = found.ratio(BUCKET, DISK, "cpu_seconds")
+        report.headlines["cloud_shards_cpu_vs_tls"] = found.ratio(BUCKET, TLS, "cpu_seconds")
         report.finish()
 
 
@@ -115,8 +124,45 @@ def shards(*, data: str, sequences: int) -> Prepared:
     return work
 
 
+def received(*, data: str, sequences: int) -> Prepared:
+    """Receive the shards, a megabyte at a time, into the same buffer."""
+    import requests
+    from google.auth.transport.requests import Request
+
+    from records import credentials
+    from records.paths import parts
+    from records.reader import open_data_set
+
+    data_set, found, session = open_data_set(data), credentials.find(), requests.Session()
+    held = data_set.manifest.data.splits["train"]
+    found.refresh(Request())
+    session.headers["Authorization"] = f"Bearer {found.token}"
+    buffer = bytearray(1 << 20)
+
+    def receive(path: str) -> None:
+        bucket, name = parts(path)
+        url = f"https://storage.googleapis.com/{bucket}/{name}"
+        with session.get(url, stream=True, headers={"Accept-Encoding": "identity"}) as answer:
+            answer.raise_for_status()
+            while answer.raw._fp.readinto(buffer):
+                pass
+
+    receive(data_set.path(held[0].file))
+
+    def work() -> Work:
+        done = 0
+        for shard in itertools.cycle(held):
+            if done >= sequences:
+                break
+            receive(data_set.path(shard.file))
+            done += shard.examples
+        return Work(done, digest(*(shard.sum64.encode() for shard in held)))
+
+    return work
+
+
 def _contest(
-    title: str, function: str, folders: Mapping[str, str], environment: Mapping[str, str], rounds: int
+    title: str, readers: Mapping[str, tuple[str, str]], environment: Mapping[str, str], rounds: int
 ) -> Contest:
     contenders = [
         Contender(
@@ -126,7 +172,7 @@ def _contest(
             {"data": data, "sequences": _SEQUENCES},
             environment={**environment, "CUDA_VISIBLE_DEVICES": "-1"},
         )
-        for name, data in folders.items()
+        for name, (function, data) in readers.items()
     ]
     return contest(title, contenders, unit="sequences", rounds=rounds)
 
