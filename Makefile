@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+# Files of tests run side by side; a file's stay together, for they share what is dear to make.
+TESTS = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 READY := .venv/ready
 PARITY := .venv/ready-parity
 PEERS := .venv-peers/ready
@@ -81,10 +83,10 @@ doctor: $(READY) ## look at all that a run would need, and say what to mend [DAT
 	@$(PY) -m trainer doctor $(call flag,DATA,data) $(call flag,RUN,run_dir) $(call flag,MODEL,model) $(TPU_FLAGS) $(ARGS)
 
 test: $(READY) ## run the tests, doctests included
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(TESTS) -m "not slow" $(ARGS)
 
 cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
-	@$(PY) -m pytest -m "cloud and not slow" $(ARGS)
+	@$(TESTS) -m "cloud and not slow" $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow $(ARGS)
@@ -135,7 +137,7 @@ check: $(READY) ## what CI runs: format, lint, types, tests and their coverage
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "not slow" --cov --cov-fail-under=90 $(ARGS)
+	@$(TESTS) -m "not slow" --cov --cov-fail-under=90 $(ARGS)
 
 format: $(READY) ## format the code
 	@$(PY) -m ruff format .

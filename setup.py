@@ -34,6 +34,7 @@ DEV = [
     "pandas>=2.2",
     "pytest>=8.3",
     "pytest-cov>=6.0",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
     "trustme>=1.2",
     "types-tqdm>=4.66",

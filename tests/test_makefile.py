@@ -52,6 +52,6 @@ def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
     assert len(described) == len(set(described))
     phony = " ".join(lines).partition(".PHONY:")[2].partition("help:")[0].replace("\\", " ").split()
     assert set(phony) == set(described)
-    assert made("test") == "-m pytest -m not slow"
-    assert made("cloud-test") == "-m pytest -m cloud and not slow"
+    assert made("test").endswith(" -m not slow")
+    assert made("cloud-test").endswith(" -m cloud and not slow")
     assert made("doctor", "TPU=node-1", "ZONE=z") == "-m trainer doctor --tpu node-1 --zone z"
