@@ -9,13 +9,14 @@ so that the time is more than it says, and the MFU less.
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,15 +43,18 @@ class Chip(NamedTuple):
     flops: float  # a second, bfloat16, at the peak
     memory: float  # bytes
     hertz: float  # the clock that makes its matrix units reach the peak
+    network: float  # bytes a second that it can send to other chips, over all its links
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32e9, 1.05e9),
-    "v5e": Chip(197e12, 16e9, 1.5e9),
-    "v5p": Chip(459e12, 95e9, 1.75e9),
-    "v6e": Chip(918e12, 32e9, 1.75e9),
+    "v4": Chip(275e12, 32e9, 1.05e9, 300e9),
+    "v5e": Chip(197e12, 16e9, 1.5e9, 200e9),
+    "v5p": Chip(459e12, 95e9, 1.75e9, 600e9),
+    "v6e": Chip(918e12, 32e9, 1.75e9, 400e9),
 }
-"""By the first word of a topology; FLOP/s and memory are from Google's pages of the TPU versions."""
+"""By the first word of a topology; FLOP/s, memory and network are from Google's pages of the TPU versions."""
+
+_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4}
 
 GROUPS = {
     "random bits of dropout": r"random_uniform|stateless_random|rng|GreaterEqual",
@@ -87,21 +91,29 @@ def main(options: TpuOptions) -> None:
         if "error" in found:
             raise RemaskError(refused(found["error"], options.topology))
         compiled = Path(text).read_text()
-        cycles, uncounted = cycles_by_name(compiled), without_estimate(compiled)
-    report = Report("tpu", f"{options.model}, {options.batch} x {options.length}, {options.topology}")
-    for line in described(found, cycles, config, options, chip):
+        cycles, uncounted, sums = cycles_by_name(compiled), without_estimate(compiled), all_reduces(compiled)
+    name = "tpu" if found["replicas"] == 1 else "tpu_chips"
+    report = Report(name, f"{options.model}, {options.batch} x {options.length}, {options.topology}")
+    for line in described(found, cycles, sums, config, options, chip):
         report.note(line)
     report.note(optimistic(uncounted))
-    seconds = sum(cycles.values()) / chip.hertz
-    report.headlines["tpu_step_mfu_estimate"] = _flops(config, options) / seconds / chip.flops
+    seconds = sum(cycles.values()) / chip.hertz + seconds_to_sum(sum(sums), int(found["replicas"]), chip)
+    report.headlines[f"{name}_step_mfu_estimate"] = _flops(config, options) / seconds / chip.flops
     report.finish(RESULTS)
 
 
 def described(
-    found: Mapping[str, float], cycles: Counter[str], config: ModelConfig, options: TpuOptions, chip: Chip
+    found: Mapping[str, float],
+    cycles: Counter[str],
+    sums: Sequence[int],
+    config: ModelConfig,
+    options: TpuOptions,
+    chip: Chip,
 ) -> Iterator[str]:
     """Yield the lines that tell of a compiled program."""
-    yield f"compiles  for {options.topology} ({found['chip']}), in {found['seconds']:.0f} s"
+    replicas = int(found["replicas"])
+    where = f"{options.topology} ({replicas} x {found['chip']})"
+    yield f"compiles  for {where}, in {found['seconds']:.0f} s: a global batch of {replicas * options.batch:,}"
     held = found["arguments"] + found["outputs"] - found["aliased"] + found["temporary"] + found["code"]
     verdict = "fits" if held < chip.memory else "DOES NOT FIT"
     yield f"memory    {held / 1e9:.2f} GB of the chip's {chip.memory / 1e9:.0f} GB: {verdict}"
@@ -111,11 +123,15 @@ def described(
     yield f"work      {flops / 1e12:.2f} TFLOP: {FORMULA}, times {options.batch}"
     for name, share in sorted(shares(cycles).items(), key=lambda item: -item[1]):
         yield f"  {share:6.1%}  {seconds * share * 1e3:7.2f} ms  {name}"
+    more = seconds_to_sum(sum(sums), replicas, chip)
+    if sums:
+        yield f"sums      {sum(sums) / 1e6:,.1f} MB over {replicas} replicas, all-reduce in {len(sums)} parts"
+        yield f"  at least {more * 1e3:.2f} ms at a chip's {chip.network / 1e9:.0f} GB/s; the compiler has no estimate"
     yield (
-        f"estimate  {sum(cycles.values()) / 1e6:.1f} million cycles, {seconds * 1e3:.1f} ms a step, "
-        f"MFU {flops / seconds / chip.flops:.1%}, by the compiler's own cycles; not measured"
+        f"estimate  {sum(cycles.values()) / 1e6:.1f} million cycles, {(seconds + more) * 1e3:.1f} ms a step, "
+        f"MFU {flops / (seconds + more) / chip.flops:.1%}, by the compiler's own cycles; not measured"
     )
-    yield f"input     must deliver {options.batch / seconds:,.0f} sequences a second to each chip"
+    yield f"input     must deliver {options.batch / (seconds + more):,.0f} sequences a second to each chip"
 
 
 def model_config(model: str) -> ModelConfig:
@@ -148,6 +164,37 @@ def cycles_by_name(program: str) -> Counter[str]:
             name = re.search(r'op_name="([^"]*)"', line)
             cycles[re.sub(r"_?\d+", "", name[1] if name else line.split()[0])] += int(estimate[1])
     return cycles
+
+
+def all_reduces(program: str) -> list[int]:
+    r"""Return the bytes of each all-reduce of a compiled program's entry computation.
+
+    >>> step = "%sum.1 = (f32[3]{0:T(128)S(1)}, bf16[10,16]{0,1}) all-reduce(%a, %b), replica_groups={}"
+    >>> all_reduces("%inner {\n}\nENTRY %main {\n" + step + "\n}")
+    [332]
+    """
+    entry = program[program.index("\nENTRY") :].splitlines()
+    results = (re.search(r" = (.*?) all-reduce(?:-start)?\(", line) for line in entry)
+    return [
+        sum(
+            _BYTES[kind] * math.prod(map(int, filter(None, shape.split(","))))
+            for kind, shape in re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", result[1])
+        )
+        for result in results
+        if result
+    ]
+
+
+def seconds_to_sum(size: int, replicas: int, chip: Chip) -> float:
+    """Return the least time that it takes chips to add up `size` bytes of each: all send at once, all that they can.
+
+    Of what is summed, each sends all but its own part twice: once to be summed, once as the sum (Patarasuk and Yuan,
+    2009, Bandwidth optimal all-reduce algorithms for clusters of workstations).
+
+    >>> seconds_to_sum(400, 4, Chip(flops=1, memory=1, hertz=1, network=100))
+    6.0
+    """
+    return 2 * (replicas - 1) / replicas * size / chip.network
 
 
 def without_estimate(program: str) -> Counter[str]:

@@ -20,7 +20,7 @@ DEVICE_RNG = (
 
 
 def main(program: str, topology: str, text: str) -> None:
-    """Compile the program for one chip of the topology."""
+    """Compile the program for all chips of the topology, of which each has a replica."""
     os.environ.update(
         TPU_SKIP_MDS_QUERY="1",
         JAX_PLATFORMS="cpu",
@@ -42,19 +42,22 @@ def compiled(program: bytes, topology: str, text: str) -> dict[str, Any]:
     from jax._src.lib.mlir import ir
     from jax.experimental import topologies
 
-    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    devices = tuple(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     module = _jax.mlir.xla_computation_to_mlir_module(xla_client.XlaComputation(program))
     source = rewritten(module if isinstance(module, str) else module.decode())
     options = xla_client.CompileOptions()
     build = options.executable_build_options
-    options.device_assignment = build.device_assignment = xla_client.DeviceAssignment.create(np.array([[device.id]]))
+    options.num_replicas = build.num_replicas = len(devices)
+    places = np.array([[device.id] for device in devices])
+    options.device_assignment = build.device_assignment = xla_client.DeviceAssignment.create(places)
     began = time.monotonic()
     with mlir.make_ir_context():
-        made = device.client.compile(ir.Module.parse(source), _jax.DeviceList((device,)), options)
+        made = devices[0].client.compile(ir.Module.parse(source), _jax.DeviceList(devices), options)
     Path(text).write_text(made.hlo_modules()[0].to_string())
     memory = made.get_compiled_memory_stats()
     return {
-        "chip": device.device_kind,
+        "chip": devices[0].device_kind,
+        "replicas": len(devices),
         "seconds": time.monotonic() - began,
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,

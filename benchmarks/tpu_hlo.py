@@ -1,6 +1,7 @@
 """Writes the train step as TensorFlow hands it to XLA: `python -m benchmarks.tpu_hlo ARGUMENTS`, a JSON object.
 
-It is the step of `make train` on one replica, in bfloat16 and with dropout. Nothing is computed.
+It is the step of `make train` on one replica, in bfloat16 and with dropout, and sums over all replicas, however many
+the program will be compiled for. Nothing is computed.
 """
 
 import json
@@ -21,6 +22,7 @@ def main(*, config: Mapping[str, Any], batch: int, length: int, path: str) -> No
     """
     os.environ.update(KERAS_BACKEND="tensorflow", CUDA_VISIBLE_DEVICES="-1")
     import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops as xla  # of the operations that only XLA knows
 
     from trainer.config import ModelConfig, TrainOptions
     from trainer.masking import max_predictions
@@ -42,9 +44,19 @@ def main(*, config: Mapping[str, Any], batch: int, length: int, path: str) -> No
         tf.TensorSpec(places, tf.int32),
         tf.TensorSpec(places, tf.float32),
     ]
-    # Tensors one by one: what asks for the program takes no dictionary.
-    step = tf.function(lambda number, *tensors: loop.on_a_replica(dict(zip(names, tensors, strict=True)), number))
-    step = tf.function(step, jit_compile=True)
+
+    class Replica(tf.distribute.ReplicaContext):
+        """One of all replicas that the program is compiled for: no group of them is named."""
+
+        def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+            everybody = tf.zeros([0, 0], tf.int32)
+            return [xla.xla_all_reduce(each, everybody, reduce_op="Add", mode="CrossReplica") for each in value]
+
+    def on_a_replica(number: Any, *tensors: Any) -> Any:  # tensors one by one: who asks takes no dictionary
+        with Replica(strategy, xla.xla_replica_id()):
+            return loop.on_a_replica(dict(zip(names, tensors, strict=True)), number)
+
+    step = tf.function(on_a_replica, jit_compile=True)
     program = step.experimental_get_compiler_ir(tf.TensorSpec([], tf.int32), *specs)
     with open(path, "wb") as file:
         file.write(program(stage="hlo_serialized"))

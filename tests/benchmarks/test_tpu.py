@@ -1,18 +1,22 @@
 import json
+import math
 import re
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from benchmarks import tpu
+from benchmarks import tpu, tpu_hlo
 from benchmarks.config import TpuOptions
 from records.errors import RemaskError
+from trainer import doctor
 from trainer.config import ModelConfig
 
 COMPILER = Path(".venv-tpu/bin/python")
 FOUND = {
     "chip": "TPU v5 lite",
+    "replicas": 1,
     "seconds": 41.6,
     "arguments": 2e9,
     "outputs": 2e9,
@@ -25,9 +29,9 @@ FOUND = {
 def test_what_is_said_of_a_program():
     config = ModelConfig(7, hidden_size=2, num_hidden_layers=3, num_attention_heads=1, intermediate_size=5)
     cycles = Counter({"adamw/Mul": 1_500_000, "encoder_layer/MatMul": 4_500_000})
-    chip = tpu.Chip(flops=1e6, memory=4e9, hertz=1.5e9)
-    lines = list(tpu.described(FOUND, cycles, config, TpuOptions(batch=10, length=4), chip))
-    assert lines[0] == "compiles  for v5e:1x1 (TPU v5 lite), in 42 s"
+    chip = tpu.Chip(flops=1e6, memory=4e9, hertz=1.5e9, network=1e9)
+    lines = list(tpu.described(FOUND, cycles, [], config, TpuOptions(batch=10, length=4), chip))
+    assert lines[0] == "compiles  for v5e:1x1 (1 x TPU v5 lite), in 42 s: a global batch of 10"
     assert lines[1] == "memory    5.20 GB of the chip's 4 GB: DOES NOT FIT"
     assert lines[2].startswith("donated   95% of")
     assert [line.split() for line in lines[4:6]] == [
@@ -39,6 +43,21 @@ def test_what_is_said_of_a_program():
         "estimate  6.0 million cycles, 4.0 ms a step, MFU 963.0%, by the compiler's own cycles; not measured"
     )
     assert lines[7] == "input     must deliver 2,500 sequences a second to each chip"
+
+
+def test_what_is_said_of_a_program_for_several_chips():
+    config = ModelConfig(7, hidden_size=2, num_hidden_layers=3, num_attention_heads=1, intermediate_size=5)
+    chip = tpu.Chip(flops=1e6, memory=4e9, hertz=1.5e9, network=1e9)
+    options = TpuOptions(batch=10, length=4, topology="v5e:2x2")
+    found = {**FOUND, "replicas": 4}
+    lines = list(tpu.described(found, Counter({"adamw/Mul": 6_000_000}), [3_000_000, 1_000_000], config, options, chip))
+    assert lines[0] == "compiles  for v5e:2x2 (4 x TPU v5 lite), in 42 s: a global batch of 40"
+    assert lines[-4:] == [
+        "sums      4.0 MB over 4 replicas, all-reduce in 2 parts",
+        "  at least 6.00 ms at a chip's 1 GB/s; the compiler has no estimate",
+        "estimate  6.0 million cycles, 10.0 ms a step, MFU 385.2%, by the compiler's own cycles; not measured",
+        "input     must deliver 1,000 sequences a second to each chip",
+    ]
 
 
 def test_operations_are_counted_in_the_entry_computation_alone():
@@ -99,10 +118,34 @@ def test_a_tiny_model_compiles_for_a_tpu(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(tpu, "RESULTS", str(tmp_path))
     tpu.main(TpuOptions(model="tiny", batch=8, length=32))
     said = capsys.readouterr().out
-    assert "compiles  for v5e:1x1 (TPU v5 lite)" in said
+    assert "compiles  for v5e:1x1 (1 x TPU v5 lite)" in said
+    assert "sums " not in said
     assert "donated   100% of" in said
     assert ": fits" in said
     found = re.search(r"^headline tpu_step_mfu_estimate (\S+)$", said, re.MULTILINE)
     assert found
     assert 0 < float(found[1]) < 1
     assert json.loads((tmp_path / "tpu.json").read_text())["headlines"].keys() == {"tpu_step_mfu_estimate"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER.exists(), reason="no .venv-tpu: 'make tpu-check' or 'make test-slow' sets it up")
+def test_a_tiny_model_compiles_for_four_chips_which_sum_every_gradient(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tpu, "RESULTS", str(tmp_path))
+    tpu.main(TpuOptions(model="tiny", batch=8, length=32, topology="v5e:2x2"))
+    said = capsys.readouterr().out
+    assert "compiles  for v5e:2x2 (4 x TPU v5 lite)" in said
+    megabytes = 4 * (doctor.parameters(tpu.model_config("tiny")) + 3) / 1e6  # and loss, weights and tokens
+    assert f"sums      {megabytes:,.1f} MB over 4 replicas, all-reduce in " in said
+    assert json.loads((tmp_path / "tpu_chips.json").read_text())["headlines"].keys() == {"tpu_chips_step_mfu_estimate"}
+
+
+def test_the_program_sums_every_gradient_over_all_replicas_whatever_their_number(tmp_path):
+    from tensorflow.compiler.xla.service import hlo_pb2
+
+    config, path = ModelConfig(31, 16, 1, 2, 32, 24), tmp_path / "step.pb"
+    tpu_hlo.main(config=asdict(config), batch=2, length=24, path=str(path))
+    module = hlo_pb2.HloModuleProto.FromString(path.read_bytes())
+    sums = [each for part in module.computations for each in part.instructions if each.opcode == "all-reduce"]
+    assert sum(math.prod(each.shape.dimensions) for each in sums) == doctor.parameters(config) + 3
+    assert not any(each.replica_groups for each in sums)
