@@ -1,6 +1,7 @@
 """`python -m tests.cloud -- COMMAND...` runs a command in a local cloud that has a bucket `local-bucket`.
 
-Its project is `local-project`; it has Dataflow in us-central1, and a TPU API that knows of no TPU. At its end it shows all that was asked for.
+Its project is `local-project`; it has Dataflow in us-central1, and a TPU API that knows of no TPU. At its end it shows
+all that was asked for.
 """
 
 import subprocess
