@@ -164,6 +164,10 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
 
 def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
     """Write an object; with a generation, only if it still has that one."""
+    if len(content) > _PART and generation is None:
+        with open_write(path) as file:
+            file.write(content)
+        return
     with _explaining(path):
         _upload(path, io.BytesIO(content), generation=generation)
 

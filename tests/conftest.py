@@ -45,6 +45,22 @@ LENGTH = 24
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--cloud-log", metavar="FILE", help="write what each test asked of the local cloud to a file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the log anew; processes of pytest-xdist only add to it."""
+    if (path := config.getoption("--cloud-log")) and not hasattr(config, "workerinput"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say where the log is, and what is in it."""
+    if path := config.getoption("--cloud-log"):
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        asked = sum(line.startswith("  ") for line in lines)
+        terminalreporter.write_line(f"{path}: {asked:,} requests to the local cloud, in {len(lines) - asked:,} tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -89,7 +105,9 @@ def _opened_cloud() -> "Iterator[LocalCloud]":
 
 
 @pytest.fixture
-def cloud(_opened_cloud: "LocalCloud", monkeypatch: pytest.MonkeyPatch) -> "Iterator[LocalCloud]":
+def cloud(
+    _opened_cloud: "LocalCloud", monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> "Iterator[LocalCloud]":
     """Give Google Cloud on loopback, empty but for a bucket `bucket`; also to clients in this process.
 
     Fails the test where anything else was asked for than what is on loopback.
@@ -100,6 +118,9 @@ def cloud(_opened_cloud: "LocalCloud", monkeypatch: pytest.MonkeyPatch) -> "Iter
     yield _opened_cloud
     if "records.gcs" in sys.modules:  # its client would look for this cloud in tests that have none
         sys.modules["records.gcs"].client.cache_clear()
+    if path := request.config.getoption("--cloud-log"):
+        with open(path, "a", encoding="utf-8") as log:
+            log.write("".join((f"{request.node.nodeid}\n", *(f"  {entry}\n" for entry in _opened_cloud.log))))
     refused = list(_opened_cloud.refused)
     _opened_cloud.reset()
     assert not refused, f"asked for what is not in the local cloud: {refused}"

@@ -4,6 +4,7 @@ import base64
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import google_crc32c
 import pytest
@@ -220,3 +221,16 @@ def test_other_clients(cloud, program):
     assert done.returncode == 0, done.stderr
     assert any(name.endswith("/two") for name in cloud.storage.objects("bucket"))
     assert not any(name.endswith(("/one", "/none")) for name in cloud.storage.objects("bucket"))
+
+
+def test_the_log_of_a_test_run_shows_the_requests_of_each_test(tmp_path):
+    log = tmp_path / "new" / "cloud.log"
+    test = "tests/records/test_gcs.py::test_a_file_that_is_read_whole_costs_one_request"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, "--cloud-log", str(log)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    head, *asked = log.read_text().splitlines()
+    assert head == test
+    assert any(
+        line.startswith("  200 GET storage.googleapis.com/download/storage/v1/b/bucket/o/one?") for line in asked
+    )
+    assert f"{log}: {len(asked)} requests to the local cloud, in 1 tests" in done.stdout

@@ -173,6 +173,16 @@ def test_what_is_larger_than_a_part_is_sent_in_several_at_a_time_and_composed(cl
     assert storage.crc32c("gs://bucket/one") == f"{google_crc32c.value(content):08x}"
 
 
+def test_large_content_is_sent_in_parts_too_but_not_under_a_condition(cloud, monkeypatch):
+    monkeypatch.setattr(gcs, "_PART", MIB)
+    content = os.urandom(2 * MIB)
+    storage.write_bytes("gs://bucket/one", content)
+    assert len(asked(cloud, "POST", "/upload/")) == 2
+    storage.write_bytes("gs://bucket/two", content, generation=0)
+    assert len(asked(cloud, "POST", "/upload/")) == 3
+    assert cloud.storage.objects("bucket") == {"one": content, "two": content}
+
+
 def test_an_object_is_composed_of_32_parts_at_most(cloud, monkeypatch):
     monkeypatch.setattr(gcs, "_PART", 1000)
     content = os.urandom(MIB)
