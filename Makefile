@@ -86,7 +86,7 @@ test: $(READY) ## run the tests, doctests included
 	@$(TESTS) -m "not slow" $(ARGS)
 
 cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
-	@$(TESTS) -m "cloud and not slow" --cloud-log out/cloud-test.log $(ARGS)
+	@$(TESTS) -m "cloud and not slow" --cloud-log=out/cloud-test.log $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow $(ARGS)

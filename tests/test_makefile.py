@@ -53,5 +53,5 @@ def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
     phony = " ".join(lines).partition(".PHONY:")[2].partition("help:")[0].replace("\\", " ").split()
     assert set(phony) == set(described)
     assert made("test").endswith(" -m not slow")
-    assert made("cloud-test").endswith(" -m cloud and not slow --cloud-log out/cloud-test.log")
+    assert made("cloud-test").endswith(" -m cloud and not slow --cloud-log=out/cloud-test.log")
     assert made("doctor", "TPU=node-1", "ZONE=z") == "-m trainer doctor --tpu node-1 --zone z"
