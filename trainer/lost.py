@@ -1,10 +1,12 @@
 """What it means that a machine which trains with this one is gone: what it says, and what to do."""
 
+import atexit
 import contextlib
 import re
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from records.errors import RemaskError
 from trainer.config import is_remote_tpu
@@ -32,6 +34,8 @@ def explained(who: str, *, outcome: Callable[[], str]) -> Iterator[None]:
     except _GONE as error:
         if not who or "gs://" in error.message:  # a bucket that does not answer is another matter
             raise
+        # At its end TensorFlow would wait for that machine: forever (2.19), or until it fails with a traceback (2.21).
+        atexit.unregister(context.async_wait)
         raise RemaskError(f"{who} is gone ({reason(error.message)}). {outcome()}") from error
 
 

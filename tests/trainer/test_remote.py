@@ -60,6 +60,7 @@ def test_a_run_on_other_machines_reads_there_misses_them_and_goes_on_elsewhere(
         )
     assert child.returncode == 0, child.stderr
     assert "End of sequence" not in child.stderr  # which TensorFlow would say late, and beside the matter
+    assert "Traceback" not in child.stderr
     said = {line[0]: line[2:] for line in child.stdout.splitlines() if line[:2] in ("1 ", "2 ", "3 ")}
     assert said["1"].startswith(
         f"TPU node-1: connected to its 2 hosts, {hosts[0].address}, {hosts[1].address}, but they cannot be used (TPUs "
