@@ -8,7 +8,6 @@ import email
 import importlib.metadata
 import subprocess
 import sys
-import sysconfig
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ def make(folder: Path, packages: Iterable[Path] = ()) -> Path:
     """
     packages = list(packages)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    (site,) = folder.glob("lib/python*/site-packages")
     for name in needed([*CONTAINER, *(wanted for package in packages for wanted in requirements(package))]):
         _link(importlib.metadata.distribution(name), site)
     python = folder / "bin" / "python"
