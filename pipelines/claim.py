@@ -4,6 +4,7 @@ At its end a job looks whether the claim is still its own, and only then writes 
 """
 
 import getpass
+import glob
 import json
 import os
 import socket
@@ -31,11 +32,10 @@ def take(folder: str, *, take_over: bool, ends_with_us: bool) -> str:
     Raises:
         RemaskError: another job has claimed it.
     """
-    held = _read(folder)
+    path, job = storage.join(folder, _CLAIM), uuid.uuid4().hex
+    generation, held = storage.generation(path), _read(folder)
     if held and not take_over and not _is_dead(held):
         raise _refusal(folder, held)
-    storage.remove(folder)
-    job = uuid.uuid4().hex
     claim = {
         "job": job,
         "host": socket.gethostname(),
@@ -44,9 +44,10 @@ def take(folder: str, *, take_over: bool, ends_with_us: bool) -> str:
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     try:
-        storage.write_bytes(storage.join(folder, _CLAIM), json.dumps(claim).encode(), generation=0)
+        storage.write_bytes(path, json.dumps(claim).encode(), generation=generation)
     except Changed:
         raise _refusal(folder, _read(folder)) from None
+    _remove_others(folder)  # not before: the claim of a job that has just begun would be among them
     return job
 
 
@@ -59,6 +60,13 @@ def release(folder: str, job: str) -> None:
     """Give a folder back, if it is still claimed by this job; what lies there otherwise stays."""
     if is_ours(folder, job):
         storage.remove(storage.join(folder, _CLAIM))
+
+
+def _remove_others(folder: str) -> None:
+    """Remove what earlier jobs have left in the folders below."""
+    left = (path for below in ("*/*", "*/*/*") for path in storage.matching(storage.join(glob.escape(folder), below)))
+    for name in {path.removeprefix(f"{folder}/").partition("/")[0] for path in left}:
+        storage.remove(storage.join(folder, name))
 
 
 def _read(folder: str) -> Mapping[str, Any]:

@@ -76,6 +76,17 @@ def test_a_job_that_outlives_its_command_leaves_no_process_to_look_for(folder):
     assert "pid" not in held(folder)
 
 
+def test_what_a_job_has_left_that_gave_its_claim_back_is_removed(folder):
+    job = claim.take(folder, take_over=False, ends_with_us=True)
+    for left in (f"{job}/sources.json", f"{job}/dead_letters/1.jsonl", "blocks/1.block"):
+        storage.write_bytes(f"{folder}/{left}", b"")
+    claim.release(folder, job)
+    next_job = claim.take(folder, take_over=False, ends_with_us=True)
+    assert claim.is_ours(folder, next_job)
+    for left in (f"{job}/sources.json", f"{job}/dead_letters/1.jsonl", "blocks/1.block"):
+        assert not storage.exists(f"{folder}/{left}")
+
+
 def test_a_claim_that_cannot_be_read_is_none(folder):
     storage.write_bytes(f"{folder}/job.json", b"{")
     assert claim.is_ours(folder, claim.take(folder, take_over=False, ends_with_us=True))
@@ -83,13 +94,16 @@ def test_a_claim_that_cannot_be_read_is_none(folder):
 
 def test_of_two_jobs_that_find_the_folder_free_at_the_same_time_one_wins(folder, monkeypatch):
     """The other one writes its claim right after this one has looked."""
-    remove = storage.remove
+    look = claim._read
 
-    def remove_late(path):
-        remove(path)
+    def look_and_be_late(where):
+        found = look(where)
         write_claim(folder)
+        monkeypatch.setattr(claim, "_read", look)
+        return found
 
-    monkeypatch.setattr(storage, "remove", remove_late)
+    monkeypatch.setattr(claim, "_read", look_and_be_late)
     with pytest.raises(RemaskError, match="another job writes there, begun by ann "):
         claim.take(folder, take_over=False, ends_with_us=True)
     assert claim.is_ours(folder, "other")
+    assert storage.exists(f"{folder}/other/sources.json")
