@@ -80,7 +80,7 @@ def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def open_write(path: str) -> Iterator[IO[bytes]]:
+def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not."""
     target = local(path)
     partial = target.with_name(f"{target.name}.{PROCESS}{TEMPORARY}")

@@ -150,13 +150,13 @@ def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def open_write(path: str) -> Iterator[IO[bytes]]:
+def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
     """Open an object that appears when the block ends well, and not at all when it does not."""
     _blob(path)
     with disk.explaining(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         yield file  # type: ignore[misc]  # of which it has all methods
         with _explaining(path):
-            if (size := file.seek(0, os.SEEK_END)) > _PART:
+            if (size := file.seek(0, os.SEEK_END)) > _PART and in_parts:
                 _upload_in_parts(path, file, size)
             else:
                 _upload(path, file)
@@ -165,7 +165,7 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
 def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
     """Write an object; with a generation, only if it still has that one."""
     if len(content) > _PART and generation is None:
-        with open_write(path) as file:
+        with open_write(path, in_parts=True) as file:
             file.write(content)
         return
     with _explaining(path):
@@ -295,7 +295,8 @@ def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> Non
 def _upload_in_parts(path: str, file: IO[bytes], size: int) -> None:
     """Send a file of the disk as several objects at a time, and compose the object of these.
 
-    One connection carries only so much, whatever the network could.
+    One connection carries only so much, whatever the network could. The price is that a bucket which keeps what is
+    deleted keeps the parts.
     """
     target = _blob(path)
     step = max(_PART, -(-size // _COMPOSED))

@@ -100,13 +100,17 @@ def open_read(path: str, *, until: int | None = None) -> AbstractContextManager[
     return opened
 
 
-def open_write(path: str) -> AbstractContextManager[IO[bytes]]:
+def open_write(path: str, *, in_parts: bool = False) -> AbstractContextManager[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not.
+
+    Args:
+        path: of the file.
+        in_parts: whether a large object may be sent in parts at the same time, by who has nothing else to send.
 
     Raises:
         RemaskError: the disk is full, or the folder may not be written; also later, in the block or at its end.
     """
-    opened: AbstractContextManager[IO[bytes]] = _home(path).open_write(path)
+    opened: AbstractContextManager[IO[bytes]] = _home(path).open_write(path, in_parts=in_parts)
     return opened
 
 

@@ -82,7 +82,8 @@ def save(folder: str, checkpoint: Checkpoint, variables: Mapping[str, keras.Vari
         FloatingPointError: a value is no finite number; such a checkpoint is not kept.
     """
     path = path_of(folder, checkpoint.step)
-    with storage.open_write(storage.join(path, STATE_NPZ)) as file, zipfile.ZipFile(file, "w") as archive:
+    state = storage.open_write(storage.join(path, STATE_NPZ), in_parts=True)
+    with state as file, zipfile.ZipFile(file, "w") as archive:
         for name, variable in variables.items():
             # A ZipInfo of its own, whose date is fixed: the archive is a function of the state alone.
             value = np.asarray(variable.numpy())

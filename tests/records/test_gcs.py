@@ -39,9 +39,9 @@ def impatient(monkeypatch) -> None:
     monkeypatch.setattr(gcs, "_TIMEOUT", (1.0, 0.3))
 
 
-def refusal(call, *arguments) -> str:
+def refusal(call, *arguments, **options) -> str:
     with pytest.raises(RemaskError) as caught:
-        call(*arguments)
+        call(*arguments, **options)
     return str(caught.value)
 
 
@@ -50,8 +50,8 @@ def read(path: str) -> bytes:
         return file.read()
 
 
-def write(path: str, content: bytes = b"content") -> None:
-    with storage.open_write(path) as file:
+def write(path: str, content: bytes = b"content", *, in_parts: bool = False) -> None:
+    with storage.open_write(path, in_parts=in_parts) as file:
         file.write(content)
 
 
@@ -166,11 +166,13 @@ def test_a_large_object_is_uploaded_in_chunks_and_from_the_disk(cloud, monkeypat
 def test_what_is_larger_than_a_part_is_sent_in_several_at_a_time_and_composed(cloud, monkeypatch):
     monkeypatch.setattr(gcs, "_PART", MIB)
     content = os.urandom(4 * MIB + 1)
-    write("gs://bucket/one", content)
+    write("gs://bucket/one", content, in_parts=True)
     assert cloud.storage.objects("bucket") == {"one": content}
     assert [entry.path.rpartition("/")[2] for entry in cloud.log if "compose" in entry.path] == ["compose"]
     assert len(asked(cloud, "POST", "/upload/")) == 5
     assert storage.crc32c("gs://bucket/one") == f"{google_crc32c.value(content):08x}"
+    write("gs://bucket/two", content)
+    assert len(asked(cloud, "POST", "/upload/")) == 6
 
 
 def test_large_content_is_sent_in_parts_too_but_not_under_a_condition(cloud, monkeypatch):
@@ -186,7 +188,7 @@ def test_large_content_is_sent_in_parts_too_but_not_under_a_condition(cloud, mon
 def test_an_object_is_composed_of_32_parts_at_most(cloud, monkeypatch):
     monkeypatch.setattr(gcs, "_PART", 1000)
     content = os.urandom(MIB)
-    write("gs://bucket/one", content)
+    write("gs://bucket/one", content, in_parts=True)
     assert cloud.storage.objects("bucket") == {"one": content}
     assert len(asked(cloud, "POST", "/upload/")) == 32
 
@@ -195,7 +197,7 @@ def test_a_part_that_cannot_be_sent_leaves_nothing(cloud, monkeypatch):
     monkeypatch.setattr(gcs, "_PART", MIB)
     cloud.storage.put("bucket", "one", b"before")
     cloud.fail(is_write, 403, nth=3, times=10)
-    assert refusal(write, "gs://bucket/one", os.urandom(4 * MIB)).startswith("gs://bucket/one: ")
+    assert refusal(write, "gs://bucket/one", os.urandom(4 * MIB), in_parts=True).startswith("gs://bucket/one: ")
     assert cloud.storage.objects("bucket") == {"one": b"before"}
 
 
@@ -209,7 +211,7 @@ def test_parts_that_are_not_composed_as_they_were_sent_are_noticed(cloud, monkey
         return compose(request._replace(body=json.dumps(asked).encode()), *rest)
 
     monkeypatch.setattr(cloud.storage, "_compose", swapping)
-    assert refusal(write, "gs://bucket/one", os.urandom(2 * MIB)) == (
+    assert refusal(write, "gs://bucket/one", os.urandom(2 * MIB), in_parts=True) == (
         "gs://bucket/one: composed of 2 parts, it is not what was sent; try again"
     )
     assert cloud.storage.objects("bucket") == {}
