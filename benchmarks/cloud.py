@@ -23,7 +23,6 @@ BUCKET, DISK, TLS = "records in a bucket", "records on the local disk", "their b
 BATCH, LENGTH = 256, 128
 _CORPUS_ROWS = 100_000  # where no CSV is given
 _SEQUENCES = 1_000_000  # in a run
-_AT_ONCE = 16  # files, as in `trainer.data`
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SHOW_ENVIRONMENT = (
     "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"  # until we hang up
@@ -98,21 +97,12 @@ def shards(*, data: str, sequences: int) -> Prepared:
     cloud.prepare(data=data)
     import tensorflow as tf
 
-    from records.reader import open_data_set, read_shard
+    from records.reader import open_data_set
+    from trainer.data import FILES_AT_ONCE, shard_reader
 
     data_set = open_data_set(data)
-    held = data_set.manifest.data.splits["train"]
-    paths = tf.constant([data_set.path(shard.file) for shard in held])
-    examples = tf.constant([shard.examples for shard in held])
-    sums = tf.constant([int(shard.sum64, 16) for shard in held], tf.uint64)
-
-    def read(number: tf.Tensor) -> tf.Tensor:
-        frame, compression = data_set.frame, data_set.compression
-        return read_shard(
-            paths[number], examples=examples[number], checksum=sums[number], frame=frame, compression=compression
-        )
-
-    rows = iter(tf.data.Dataset.range(len(held)).repeat().map(read, num_parallel_calls=_AT_ONCE))
+    held, read = data_set.manifest.data.splits["train"], shard_reader(data_set, "train")
+    rows = iter(tf.data.Dataset.range(len(held)).repeat().map(read, num_parallel_calls=FILES_AT_ONCE))
     next(rows)
 
     def work() -> Work:

@@ -42,7 +42,7 @@ Batch = dict[str, tf.Tensor]
 
 HELD_OUT = "validation"
 
-_FILES_AT_ONCE = 16
+FILES_AT_ONCE = 16
 _BLOCK = 2048  # sequences masked at once, whatever the batch: of fewer, the cost of each operation as such shows
 
 
@@ -133,13 +133,13 @@ def train_batches(
     shards = data_set.manifest.data.splits["train"]
     needed = (train_steps - start_step) * global_batch_size
     plan = list(reading_plan(shards, seed, shuffle_examples, start=start_step * global_batch_size, examples=needed))
-    read, largest = _reader(data_set, "train"), _largest_group(shards, shuffle_examples)
+    read, largest = shard_reader(data_set, "train"), _largest_group(shards, shuffle_examples)
     masked = _masked(data_set, seed=seed, masking=masking)
     parts = (train_steps - start_step) * share.replicas
 
     def read_group(epoch: tf.Tensor, numbers: tf.Tensor, skip: tf.Tensor, place: tf.Tensor) -> tf.data.Dataset:
         numbers = tf.boolean_mask(numbers, numbers >= 0)
-        rows = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=_FILES_AT_ONCE)
+        rows = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=FILES_AT_ONCE)
 
         def shuffled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             order = _order(rows, data_set.frame, seed=seed, epoch=epoch)[skip:]
@@ -184,7 +184,7 @@ def eval_batches(
 
     return (
         tf.data.Dataset.range(len(shards))
-        .map(_reader(data_set, split), num_parallel_calls=_FILES_AT_ONCE)
+        .map(shard_reader(data_set, split), num_parallel_calls=FILES_AT_ONCE)
         .rebatch(global_batch_size)
         .map(filled, num_parallel_calls=tf.data.AUTOTUNE)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
@@ -255,7 +255,7 @@ def _columns(plan: Sequence[Group], global_batch_size: int) -> tuple[NDArray[np.
     return epochs, numbers, skips, places
 
 
-def _reader(data_set: DataSet, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def shard_reader(data_set: DataSet, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that reads a shard, given its number in the manifest: uint8 `[examples, frame.size]`."""
     shards = data_set.manifest.data.splits[split]
     paths = tf.constant([data_set.path(shard.file) for shard in shards], tf.string)
