@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from records.errors import RemaskError
 
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # file descriptors
+
 
 def option(
     default: Any,
@@ -90,7 +92,7 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        if not _reader_has_gone():  # some other pipe broke, and that is a fault
+        if not reader_has_gone():  # some other pipe broke, and that is a fault
             raise
         return 128 + signal.SIGPIPE  # as it ends a program in C: `make show | head`
     finally:
@@ -177,11 +179,12 @@ def _meant(word: str, known: Any) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _reader_has_gone() -> bool:
-    """Say whether standard output is a pipe that nobody reads any more."""
+def reader_has_gone() -> bool:
+    """Say whether standard output, or standard error, is a pipe that nobody reads any more."""
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return bool(poll.poll(0))
+    for file in (_STANDARD_OUTPUT, _STANDARD_ERROR):
+        poll.register(file, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _flush() -> None:

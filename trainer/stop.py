@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from records.command_line import reader_has_gone
+
 
 @contextlib.contextmanager
 def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     """Yield a function that returns the signal that asked to stop, 0 while none has.
 
-    SIGPIPE, which Python ignores otherwise, is one of them: nobody reads any more what is said. (The line itself still
-    raises BrokenPipeError.) A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
+    SIGPIPE, which Python ignores otherwise, is one of them where nobody reads any more what is said. (The line itself
+    still raises BrokenPipeError.) A second Ctrl-C interrupts at once. Outside the main thread, where Python allows no
     handlers, nothing is caught.
     """
     received: list[int] = []
@@ -20,6 +22,8 @@ def stop_signals(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     def receive(number: int, frame: FrameType | None) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGPIPE and not reader_has_gone():  # a bucket has closed a connection, and is asked again
+            return
         received.append(number)
         if number == signal.SIGPIPE:
             return

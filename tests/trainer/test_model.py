@@ -280,7 +280,7 @@ def test_it_runs_compiled_and_for_any_batch_size(model: BertMaskedLM, jit_compil
         return model(inputs, training=True, seed=seed)
 
     for rows in ([PACKED], [PACKED, ONE + [0] * 5]):
-        np.testing.assert_allclose(evaluate(batch(*rows)), model(batch(*rows)), atol=1e-5)
+        np.testing.assert_allclose(evaluate(batch(*rows)), model(batch(*rows)), atol=3e-5)
     once, again, other = (numbers(train(batch(PACKED), tf.constant(seed))) for seed in ([1, 2], [1, 2], [1, 3]))
     np.testing.assert_array_equal(once, again)
     assert np.abs(once - other).max() > 1e-2

@@ -104,16 +104,20 @@ def test_disk_that_is_full(tmp_path):
 
 
 def test_reader_that_has_gone(tmp_path, monkeypatch):
-    reader, writer = os.pipe()
+    (reader, writer), before = os.pipe(), os.dup(1)
     os.close(reader)
-    with (
-        os.fdopen(os.dup(writer), "w") as sink,
-        Progress(str(tmp_path), start_step=0, train_steps=20) as progress,
-        stop_signals(progress.say) as stopped,
-    ):
-        monkeypatch.setattr("sys.stdout", sink)
-        progress.say("a line that nobody reads")
-        assert stopped() == signal.SIGPIPE
-        monkeypatch.undo()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())  # what it still holds goes there
-    os.close(writer)
+    os.dup2(writer, 1)
+    try:
+        with (
+            os.fdopen(writer, "w") as sink,
+            Progress(str(tmp_path), start_step=0, train_steps=20) as progress,
+            stop_signals(progress.say) as stopped,
+        ):
+            monkeypatch.setattr("sys.stdout", sink)
+            progress.say("a line that nobody reads")
+            assert stopped() == signal.SIGPIPE
+            monkeypatch.undo()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())  # what it still holds goes there
+    finally:
+        os.dup2(before, 1)
+        os.close(before)

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -43,6 +44,14 @@ def test_a_signal_in_the_midst_of_a_line_is_no_error():
             assert stopped() == signal.SIGTERM
         file.close()
         timer.join()
+
+
+def test_a_connection_that_somebody_else_has_closed_stops_nothing():
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with stop_signals(pytest.fail) as stopped, ours, pytest.raises(BrokenPipeError):
+        os.write(ours.fileno(), b"x")
+    assert stopped() == 0
 
 
 def test_other_threads_are_left_alone():
