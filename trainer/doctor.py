@@ -68,7 +68,7 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
     if options.data:
         data_set, finding = _guarded("data", _data, options.data)
         yield finding
-    here, accelerator = _guarded("accelerator", _accelerator)
+    here, accelerator = _guarded("accelerator", _accelerator, options.tpu)
     yield accelerator
     machines = far if is_remote_tpu(options.tpu) else here
     if data_set is not None and machines:
@@ -152,14 +152,19 @@ def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
     return config, f"{name}: {parameters(config):,} parameters, and the tokenizer of the records"
 
 
-def _accelerator() -> tuple[Machines, str]:
+def _accelerator(tpu: str) -> tuple[Machines, str]:
     try:
         commands.start_tensorflow()
         import tensorflow as tf
     except Exception as error:  # a broken installation raises what it likes
         raise RemaskError(f"TensorFlow cannot be imported ({error}); install again with 'make setup'") from error
-    from trainer import workers
+    from trainer import accelerator, workers
 
+    if tpu == "local":
+        replicas = accelerator.choose_strategy(tpu=tpu).num_replicas_in_sync
+        return Machines(1, replicas), f"TPU of this machine: {_counted(replicas, 'replica')}"
+    if tpu:
+        return Machines(1, 1), f"TPU {tpu}; nothing is computed on this machine"
     hosts = len(workers.place().addresses)
     for kind in ("TPU", "GPU"):
         if found := tf.config.list_physical_devices(kind):

@@ -51,6 +51,12 @@ def test_what_each_host_and_replica_of_a_tpu_would_get(cloud, tiny_data_set, tin
     assert of_addresses["shares"].endswith("; how many replicas there are, addresses do not tell")
 
 
+def test_a_tpu_of_this_machine_that_is_not_there(tiny_data_set):
+    found = lines(data=tiny_data_set, tpu="local")
+    assert found["accelerator"].startswith("NOT  accelerator  tpu: 'local' cannot be used (")
+    assert "shares" not in found
+
+
 def test_replicas_among_which_a_batch_cannot_be_dealt_out(tiny_data_set, tiny_shape, monkeypatch):
     monkeypatch.setenv(
         "TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}'
