@@ -3,6 +3,7 @@
 At its end a job looks whether the claim is still its own, and only then writes the manifest.
 """
 
+import contextlib
 import getpass
 import glob
 import json
@@ -47,7 +48,11 @@ def take(folder: str, *, take_over: bool, ends_with_us: bool) -> str:
         storage.write_bytes(path, json.dumps(claim).encode(), generation=generation)
     except Changed:
         raise _refusal(folder, _read(folder)) from None
-    _remove_others(folder)  # not before: the claim of a job that has just begun would be among them
+    try:
+        _remove_others(folder)  # not before: the claim of a job that has just begun would be among them
+    except BaseException:
+        release(folder, job)
+        raise
     return job
 
 
@@ -56,10 +61,29 @@ def is_ours(folder: str, job: str) -> bool:
     return _read(folder).get("job") == job
 
 
+def check(folder: str, job: str) -> None:
+    """Refuse to go on where another job has taken a folder over.
+
+    Raises:
+        RemaskError: it has.
+    """
+    if not is_ours(folder, job):
+        raise RemaskError(lost(folder.rpartition("/")[0], "has taken it over"))
+
+
+def lost(folder: str, what: str) -> str:
+    """Return what to say where another job has come in between."""
+    return f"{folder}: another job {what}, so this one has made no data set; run it again with another OUT="
+
+
 def release(folder: str, job: str) -> None:
-    """Give a folder back, if it is still claimed by this job; what lies there otherwise stays."""
-    if is_ours(folder, job):
-        storage.remove(storage.join(folder, _CLAIM))
+    """Give a folder back, if it is still claimed by this job; what lies there otherwise stays.
+
+    It is given back because something else went wrong, which is to be told: that this goes wrong, too, is not.
+    """
+    with contextlib.suppress(RemaskError):
+        if is_ours(folder, job):
+            storage.remove(storage.join(folder, _CLAIM))
 
 
 def _remove_others(folder: str) -> None:
@@ -72,11 +96,13 @@ def _remove_others(folder: str) -> None:
 def _read(folder: str) -> Mapping[str, Any]:
     """Return the claim in a folder, an empty one where there is none."""
     path = storage.join(folder, _CLAIM)
-    if not storage.exists(path):
-        return {}
     try:
         read = json.loads(storage.read_bytes(path))
-    except (ValueError, RemaskError):  # it has gone between the two
+    except ValueError:
+        return {}
+    except RemaskError:
+        if storage.generation(path):  # it is there: who cannot read it does not know whose it is
+            raise
         return {}
     return read if isinstance(read, dict) else {}
 

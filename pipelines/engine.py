@@ -161,8 +161,9 @@ def _check_endpoint(endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # what is no name of a host, or no port
         raise RemaskError(
-            f"job_endpoint {endpoint}: no job server answers there ({error.strerror or error}); start one, such as "
+            f"job_endpoint {endpoint}: no job server answers there ({getattr(error, 'strerror', None) or error}); "
+            f"start one, such as "
             f"Flink's with 'docker run --net=host apache/beam_flink1.19_job_server'"
         ) from None

@@ -121,6 +121,8 @@ class WriteShard(beam.DoFn):
     def process(self, keyed: tuple[int, Iterable[Any]]) -> Iterator[Any]:
         """Write one shard."""
         key, parts = keyed
+        # Names of shards are those of any job: one that has lost the folder must not write over another's.
+        claim.check(storage.join(self._shape.folder, WORK), self._shape.job)
         sliced = parts if self._shape.blocks else map(Slice.unpacked, parts)
         made = write_shard(self._shape.folder, ShardKey.unpacked(key), sliced, layout=self._shape.layout)
         Metrics.counter(NAMESPACE, SHARDS).inc()
@@ -150,7 +152,8 @@ def _make_room(folder: str) -> None:
     ]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
     storage.remove(storage.join(folder, MANIFEST_JSON))
-    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours])
+    letters = storage.matching(storage.join(glob.escape(folder), f"{DEAD_LETTERS}.*{storage.TEMPORARY}"))
+    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours, *letters])
 
 
 def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
@@ -215,6 +218,7 @@ def _run(options: RecordsOptions, job: str, blocks: str) -> int | None:
     """Run the graph; return a status where the command is to end before the job does."""
     sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
+    claim.check(storage.join(options.folder, WORK), job)  # to come here may take hours: another may be done by now
     _make_room(options.folder)
     artifact.save(options.folder)
     shape, described, about = _described(options, artifact, job, blocks, total_bytes)

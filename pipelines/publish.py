@@ -40,27 +40,22 @@ def publish(
     if storage.exists(path) and Manifest.from_json(storage.read_bytes(path), name=path).job.get("id") == shape.job:
         storage.remove(work)
         return
-    _check_claim(work, shape)
-    if letters := [storage.join(shape.letters, name) for name in sorted(storage.files(shape.letters))]:
+    claim.check(work, shape.job)
+    names = sorted(name for name in storage.files(shape.letters) if not name.endswith(storage.TEMPORARY))
+    if letters := [storage.join(shape.letters, name) for name in names]:
         storage.concatenate(letters, storage.join(shape.folder, DEAD_LETTERS))
-    names = [listed.name for listed in source.read_list(shape.sources)]
-    data = summary.filled_in(described, names, shards, rows, kept)
+    sources = [listed.name for listed in source.read_list(shape.sources)]
+    data = summary.filled_in(described, sources, shards, rows, kept)
     if not any(data.splits.values()):
         raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
     _check_shards(shape.folder, data)
-    _check_claim(work, shape)
+    claim.check(work, shape.job)
     content = Manifest(data, {"id": shape.job, **about}).to_json().encode()
     try:
         storage.write_bytes(path, content, generation=0)
     except Changed:
-        raise _another(shape.folder, f"has written its {MANIFEST_JSON}") from None
+        raise RemaskError(claim.lost(shape.folder, f"has written its {MANIFEST_JSON}")) from None
     storage.remove(work)
-
-
-def _check_claim(work: str, shape: Shape) -> None:
-    """Refuse to go on where another job has taken the folder over."""
-    if not claim.is_ours(work, shape.job):
-        raise _another(shape.folder, "has taken it over")
 
 
 def _check_shards(folder: str, data: Data) -> None:
@@ -69,10 +64,4 @@ def _check_shards(folder: str, data: Data) -> None:
     for shard in (shard for made in data.splits.values() for shard in made):
         size, crc32c = found.get(shard.file, (None, ""))
         if size != shard.bytes or (crc32c and crc32c != shard.crc32c):
-            raise _another(folder, f"has written {shard.file}")
-
-
-def _another(folder: str, what: str) -> RemaskError:
-    return RemaskError(
-        f"{folder}: another job {what}, so this one has made no data set; run it again with another OUT="
-    )
+            raise RemaskError(claim.lost(folder, f"has written {shard.file}"))

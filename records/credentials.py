@@ -49,7 +49,7 @@ def _default() -> tuple[Any, str | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             found: tuple[Any, str | None] = google.auth.default(scopes=_SCOPES)
-    except exceptions.DefaultCredentialsError as error:
+    except (exceptions.DefaultCredentialsError, OSError) as error:
         where = f"GOOGLE_APPLICATION_CREDENTIALS={given}" if given else "gcloud's application default credentials"
         raise Missing(f"{where} cannot be used ({first_line(error)}); {HOW_TO_GET}") from error
     return found

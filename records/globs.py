@@ -33,7 +33,8 @@ def matches(name: str, pattern: str) -> bool:
     >>> [matches(name, "a/**/*.csv") for name in ("a/1.csv", "a/b/c/1.csv", "b/1.csv", "a/.work/1.csv")]
     [True, True, False, False]
     """
-    return _match(name.split("/"), pattern.split("/"))
+    # What ends with a slash is no file: the Cloud Console marks folders with such objects.
+    return not name.endswith("/") and _match(name.split("/"), pattern.split("/"))
 
 
 def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
