@@ -33,6 +33,7 @@ PATIENCE = 60.0
 _DONE, _CANCELLED = "DONE", "CANCELLED"
 _ENDED = (_DONE, "FAILED", _CANCELLED, "UPDATED", "DRAINED")
 _NAME = 40  # characters of a data set's name in that of a job
+_REFUSALS = (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError)
 _CLIENTS = (api.JobsV1Beta3Client, api.MetricsV1Beta3Client, api.MessagesV1Beta3Client)
 
 
@@ -92,7 +93,7 @@ class Service:
         """Turn refusals of the service into words for the user."""
         try:
             yield
-        except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
+        except _REFUSALS as error:
             raise RemaskError(self.refusal(error)) from error
 
     def refusal(self, error: Exception) -> str:
@@ -190,18 +191,20 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
     with service.explained(), _staged():
         id_ = str(pipeline.run().job_id())
     look, cancel = page(options, id_), cancelling(options, id_)
-    print(f"job        {id_}\nlook       {look}\ncancel     {cancel}", flush=True)
-    if options.detach:
-        print(f"next       when it has ended: make show DATA={options.folder}")
-        return 0
     try:
+        print(f"job        {id_}\nlook       {look}\ncancel     {cancel}", flush=True)
+        if options.detach:
+            print(f"next       when it has ended: make show DATA={options.folder}")
+            return 0
         state = _watch(service, id_)
     except KeyboardInterrupt:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
         return 130
-    except (exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError) as error:
+    except Exception as error:  # whatever it is, such as a terminal that has gone: the job has not ended by it
+        why = service.refusal(error).partition(";")[0] if isinstance(error, _REFUSALS) else f"{error}"
         raise engine.GoesOn(
-            f"{service.refusal(error)}. Job {id_} goes on without this command: see {look}; to end it: {cancel}"
+            f"job {id_} is lost sight of ({why}), and goes on without this command: see {look}; to end it: {cancel}; "
+            f"when it has ended: make show DATA={options.folder}"
         ) from error
     if state == _DONE:
         return None
@@ -312,7 +315,7 @@ def _reasons(service: Service, job: str) -> list[str]:
     """Return what a job says of its failure, which it may take some time to say; nothing where nobody can be asked."""
     until = time.monotonic() + PATIENCE
     said: list[str] = []
-    with contextlib.suppress(exceptions.GoogleAPICallError, exceptions.RetryError, GoogleAuthError):
+    with contextlib.suppress(*_REFUSALS):
         while not (said := service.errors(job)) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
     return said

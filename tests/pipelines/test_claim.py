@@ -92,6 +92,34 @@ def test_a_claim_that_cannot_be_read_is_none(folder):
     assert claim.is_ours(folder, claim.take(folder, take_over=False, ends_with_us=True))
 
 
+def test_a_claim_that_is_there_and_cannot_be_asked_for_is_not_taken_for_none(folder, monkeypatch):
+    def unwell(path):
+        raise RemaskError(f"{path}: not well")
+
+    job = claim.take(folder, take_over=False, ends_with_us=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_bytes", unwell)
+        for ask in (
+            lambda: claim.take(folder, take_over=False, ends_with_us=True),
+            lambda: claim.check(folder, job),
+        ):
+            with pytest.raises(RemaskError, match=r"not well$"):
+                ask()
+    claim.check(folder, job)
+
+
+def test_a_folder_that_cannot_be_emptied_is_given_back(folder, monkeypatch):
+    def forbidden(path):
+        raise RemaskError(f"{path}: may not be removed")
+
+    remove = storage.remove
+    storage.write_bytes(f"{folder}/other/sources.json", b"[]")
+    monkeypatch.setattr(storage, "remove", lambda path: (remove if path.endswith(".json") else forbidden)(path))
+    with pytest.raises(RemaskError, match=r"may not be removed$"):
+        claim.take(folder, take_over=False, ends_with_us=True)
+    assert not storage.exists(f"{folder}/job.json")
+
+
 def test_of_two_jobs_that_find_the_folder_free_at_the_same_time_one_wins(folder, monkeypatch):
     """The other one writes its claim right after this one has looked."""
     look = claim._read

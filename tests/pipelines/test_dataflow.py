@@ -169,10 +169,22 @@ def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):
     status, _, err = run()
     assert status == 1
     assert err.splitlines()[-1] == (
-        "error: Dataflow cannot be reached (The service is currently unavailable.); look at the network, and at the "
-        "proxy where HTTPS_PROXY names one, and run the same command again. "
-        f"Job {JOB} goes on without this command: see {LOOK}; to end it: {CANCEL}"
+        f"error: job {JOB} is lost sight of (Dataflow cannot be reached (The service is currently unavailable.)), and "
+        f"goes on without this command: see {LOOK}; to end it: {CANCEL}; when it has ended: make show "
+        f"DATA=gs://bucket/records/records"
     )
+    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+
+
+def test_a_terminal_that_has_gone_ends_the_command_and_not_the_job(run, service, cloud, monkeypatch):
+    def broken(*arguments):
+        raise BrokenPipeError("Broken pipe")
+
+    service.script = [PENDING, RUNNING, RUNNING]
+    monkeypatch.setattr(dataflow, "_watch", broken)
+    status, _, err = run()
+    assert status == 1
+    assert f"error: job {JOB} is lost sight of (Broken pipe), and goes on without this command: see {LOOK}" in err
     assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
 
 

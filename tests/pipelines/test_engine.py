@@ -108,6 +108,13 @@ def test_a_job_server_and_its_workers_make_the_same_bytes(run, endpoints, tmp_pa
     assert not (tmp_path / "none" / ".work" / "job.json").exists()
 
 
+@pytest.mark.parametrize("endpoint", ["a..b:80", "localhost:99999"])
+def test_an_endpoint_that_can_be_none_is_named(run, tmp_path, endpoint):
+    status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)
+    assert status == 1
+    assert err.startswith(f"error: job_endpoint {endpoint}: no job server answers there (")
+
+
 def test_an_endpoint_at_which_nobody_listens_is_named_at_once(run, tmp_path):
     endpoint = f"localhost:{free_port()}"
     status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)

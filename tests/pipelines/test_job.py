@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import documents, job, tokens
+from pipelines import claim, documents, job, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
+from pipelines.documents import Shape
+from pipelines.shards import Layout, ShardKey
 from pipelines.split import document_ids, held_out
 from records import command_line, disk, manifest, storage, tfrecord
+from records.errors import RemaskError
 from records.manifest import SPLITS
 from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
@@ -233,6 +236,40 @@ def test_a_job_that_cannot_start_costs_no_data_set(run, tmp_path):
     assert run("--csv", path, "--overwrite", tokenizer=str(tmp_path / "typo"))[0] == 1
     assert shards_of(tmp_path / "out") == before
     assert manifest.load(str(tmp_path / "out"))
+
+
+def test_a_job_that_was_taken_over_meanwhile_leaves_the_others_data_set_alone(
+    run, tmp_path, tokenizer_folder, monkeypatch
+):
+    out, load = tmp_path / "out", job._tokenizer
+
+    def slowly(options, sources):
+        artifact = load(options, sources)
+        monkeypatch.setattr(job, "_tokenizer", load)
+        arguments = ["--tokenizer", tokenizer_folder, "--max_seq_length", "32", "--overwrite"]
+        other = ["--csv", str(write_csv(tmp_path / "b.csv", REVIEWS[:30])), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "pipelines", "records", *other, *arguments], check=True)
+        return artifact
+
+    monkeypatch.setattr(job, "_tokenizer", slowly)
+    status, _, err = run("--csv", write_csv(tmp_path / "a.csv", REVIEWS[:20]))
+    assert status == 1
+    assert err == (
+        f"error: {out}: another job has taken it over, so this one has made no data set; run it again with another "
+        f"OUT=\n"
+    )
+    made = manifest.Manifest.from_json((out / "manifest.json").read_bytes())
+    assert made.data.sources[0].file == "b.csv"
+
+
+def test_a_worker_of_a_job_that_was_taken_over_writes_no_shard(tmp_path):
+    folder = str(tmp_path)
+    ours = claim.take(f"{folder}/.work", take_over=False, ends_with_us=True)
+    claim.take(f"{folder}/.work", take_over=True, ends_with_us=True)
+    shape = Shape(folder, "", 1 << 20, "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), ours)
+    with pytest.raises(RemaskError, match="another job has taken it over"):
+        list(job.WriteShard(shape).process((ShardKey("train", 0, 1).packed(), [])))
+    assert not list(tmp_path.glob("*.tfrecord*"))
 
 
 def test_a_data_set_is_replaced_with_its_own_tokenizer(run, tmp_path):

@@ -32,6 +32,7 @@ def shape(request, tmp_path):
     storage.write_bytes(f"{folder}/{SHARD.file}", CONTENT)
     storage.write_bytes(f"{shape.letters}/000001-0.jsonl", b"second\n")
     storage.write_bytes(f"{shape.letters}/000000-0.jsonl", b"first\n")
+    storage.write_bytes(f"{shape.letters}/000000-0.jsonl.0-1.partial", b"left by a worker that was killed\n")
     return shape
 
 

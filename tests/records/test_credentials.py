@@ -55,3 +55,10 @@ def test_who_has_logged_in(tmp_path, recwarn, caplog):
     assert credentials.account(found) == ""
     assert not recwarn.list  # a person at a terminal need not read of quota projects
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_folder_is_no_key_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    with pytest.raises(credentials.Missing, match=r"cannot be used \(.*Is a directory"):
+        credentials.find()

@@ -73,6 +73,10 @@ def of_google(pattern: str) -> re.Pattern[str]:
     )
 
 
+def test_what_marks_a_folder_is_no_file():
+    assert not [pattern for pattern in ("data/*", "data/**", "data/**/*", "**") if globs.matches("data/", pattern)]
+
+
 @given(
     st.text("ab/.{}[]1*?!-", max_size=8),
     st.lists(st.sampled_from(["*", "**", "?", "/", "a", "[ab]", "[!a]", "{", "}", ".", "["])),
