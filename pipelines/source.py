@@ -51,6 +51,7 @@ class Piece:
     length: int | None  # in bytes; None: to the end of the file
     first_row: int
     first_line: int
+    generation: int  # of the file, when it was split
 
 
 def find_sources(patterns: Sequence[str]) -> tuple[str, ...]:
@@ -135,24 +136,25 @@ def split_source(path: str, *, source: int, piece_bytes: int = 4 << 20) -> Itera
     Raises:
         RemaskError: the file or its header cannot be read.
     """
+    generation = storage.generation(path)
     with _open(path) as stream:
         header = _read_header(path, stream)
         start, row, line = header.end, 1, header.lines + 1
         if path.endswith(".gz"):
-            yield Piece(path, source, start, None, row, line)
+            yield Piece(path, source, start, None, row, line, generation)
             return
         size = stream.seek(0, os.SEEK_END)
         if size - start <= piece_bytes:
             if size > start:
-                yield Piece(path, source, start, size - start, row, line)
+                yield Piece(path, source, start, size - start, row, line, generation)
             return
         scanner = Scanner(stream, path=path, columns=len(header.names), start=start, line=line)
         for number, (end, *_) in enumerate(scanner, 1):
             if end - start >= piece_bytes:
-                yield Piece(path, source, start, end - start, row, line)
+                yield Piece(path, source, start, end - start, row, line, generation)
                 start, row, line = end, number + 1, scanner.line_at(end)
         if start < scanner.end:
-            yield Piece(path, source, start, scanner.end - start, row, line)
+            yield Piece(path, source, start, scanner.end - start, row, line, generation)
 
 
 def read_piece(piece: Piece, *, column: str, encoding: str) -> Iterator[Row | BadRow]:
@@ -182,6 +184,8 @@ def read_piece(piece: Piece, *, column: str, encoding: str) -> Iterator[Row | Ba
         scanner = Scanner(stream, path=piece.path, columns=columns, start=start, line=line, stop=stop, wanted=wanted)
         for number, (_, line, data, reason) in enumerate(scanner, piece.first_row):
             yield BadRow(number, line, reason, data) if reason else Row(number, *decode(unquoted(data), encoding))
+    if storage.generation(piece.path) != piece.generation:  # cut at the places of another file, rows would get lost
+        raise RemaskError(f"{piece.path}: replaced while the job read it; run the same command again")
 
 
 class _Header(NamedTuple):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.source import BadRow, Piece, Row, check_source, find_sources, read_piece, split_source
+from records import storage
 from records.errors import RemaskError
 
 NO_END = "the row does not end: a quote is left open, or text follows a closing quote"
@@ -64,9 +65,10 @@ def test_rows_are_numbered_and_read(folder: Path) -> None:
 
 def test_pieces_end_behind_rows_and_know_their_numbers(folder: Path) -> None:
     path = write(folder / "pieces.csv", b'id,"te\nxt"\n1,"a\nb"\n\n2,c\n3,dd\n')
+    generation = storage.generation(path)
     assert list(split_source(path, source=7, piece_bytes=7)) == [
-        Piece(path, source=7, start=11, length=8, first_row=1, first_line=3),
-        Piece(path, source=7, start=19, length=10, first_row=2, first_line=5),
+        Piece(path, source=7, start=11, length=8, first_row=1, first_line=3, generation=generation),
+        Piece(path, source=7, start=19, length=10, first_row=2, first_line=5, generation=generation),
     ]
 
 
@@ -107,10 +109,22 @@ def test_what_csv_writes_is_read_back(
         assert read(path, piece_bytes=piece_bytes) == [Row(n, row[1], False) for n, row in enumerate(rows, 1)]
 
 
+def test_a_file_that_is_replaced_by_a_longer_one_loses_no_rows_in_silence(folder: Path) -> None:
+    path = write(folder / "replaced.csv", b"id,text\n" + b"1,short\n" * 100)
+    pieces = list(split_source(path, source=0, piece_bytes=100))
+    write(folder / "replaced.csv", b"id,text\n" + b"1,somewhat longer\n" * 100)
+    os.utime(path, ns=(0, pieces[0].generation + 1))  # however coarse the clock of the disk
+    for piece in pieces:
+        with pytest.raises(RemaskError) as refused:
+            list(read_piece(piece, column="text", encoding="utf-8"))
+        assert str(refused.value) == f"{path}: replaced while the job read it; run the same command again"
+
+
 def test_gzip_is_one_piece(folder: Path) -> None:
     path = write(folder / "packed.csv.gz", b'\xef\xbb\xbfid,text\n1,"a\nb"\n2\n3,c\n')
     pieces = list(split_source(path, source=1, piece_bytes=1))
-    assert pieces == [Piece(path, source=1, start=11, length=None, first_row=1, first_line=2)]
+    generation = storage.generation(path)
+    assert pieces == [Piece(path, source=1, start=11, length=None, first_row=1, first_line=2, generation=generation)]
     assert list(read_piece(pieces[0], column="text", encoding="utf-8")) == [
         Row(1, "a\nb", False),
         BadRow(2, 4, "1 field, expected 2", b"2\n"),
