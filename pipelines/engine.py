@@ -1,12 +1,13 @@
 """Where the graph runs: on this machine, on Dataflow, or on any runner behind a job endpoint."""
 
+import argparse
 import logging
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -40,6 +41,8 @@ def check(options: RecordsOptions) -> None:
     """
     if options.runner == "portable":
         _check_endpoint(options.job_endpoint)
+    else:
+        _check_beam_args(options.beam_args)
     if options.runner != "dataflow":
         return
     for path in options.csv:
@@ -154,6 +157,24 @@ def _run_portable(build: Build, options: RecordsOptions) -> None:
         raise RemaskError(
             f"job_endpoint {options.job_endpoint}: the job ended as {state}; the log of its runner says why"
         )
+
+
+def _check_beam_args(arguments: Sequence[str]) -> None:
+    """Refuse options that Beam does not know, which it would drop without a word; those of a job server are its own."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for group in PipelineOptions.__subclasses__():
+        group._add_argparse_args(parser)
+    unknown = parser.parse_known_args(list(arguments))[1]
+    if unknown:
+        raise RemaskError(
+            f"beam_args: found {unknown[0]}, expected an option of Apache Beam {beam.__version__}, such as "
+            f"--beam_args=--network=NAME"
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RemaskError(f"beam_args: {message}")
 
 
 def _check_endpoint(endpoint: str) -> None:

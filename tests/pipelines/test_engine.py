@@ -108,6 +108,19 @@ def test_a_job_server_and_its_workers_make_the_same_bytes(run, endpoints, tmp_pa
     assert not (tmp_path / "none" / ".work" / "job.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--netwrok=x", "found --netwrok=x, expected an option of Apache Beam "),
+        ("--direct_running_mode=foo", "argument --direct_running_mode: invalid choice: 'foo'"),
+    ],
+)
+def test_what_beam_would_drop_is_refused(run, tmp_path, argument, message):
+    status, _, err = run(f"--beam_args={argument}", csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), out=tmp_path / "x")
+    assert status == 1
+    assert err.startswith(f"error: beam_args: {message}")
+
+
 @pytest.mark.parametrize("endpoint", ["a..b:80", "localhost:99999"])
 def test_an_endpoint_that_can_be_none_is_named(run, tmp_path, endpoint):
     status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)
