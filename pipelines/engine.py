@@ -41,6 +41,7 @@ def check(options: RecordsOptions) -> None:
     """
     if options.runner == "portable":
         _check_endpoint(options.job_endpoint)
+        _check_containers(options)
     else:
         _check_beam_args(options.beam_args)
     if options.runner != "dataflow":
@@ -157,6 +158,18 @@ def _run_portable(build: Build, options: RecordsOptions) -> None:
         raise RemaskError(
             f"job_endpoint {options.job_endpoint}: the job ended as {state}; the log of its runner says why"
         )
+
+
+def _check_containers(options: RecordsOptions) -> None:
+    """Refuse paths on this machine's disk for workers in containers, which cannot see it."""
+    if options.environment_type != "DOCKER":
+        return
+    for name, path in (("out", options.folder), *(("csv", path) for path in options.csv)):
+        if not storage.is_remote(path):
+            raise RemaskError(
+                f"{name}: found {path}, expected a path in a bucket, since workers in containers do not see this disk; "
+                f"workers that do are those of --environment_type=PROCESS or EXTERNAL"
+            )
 
 
 def _check_beam_args(arguments: Sequence[str]) -> None:

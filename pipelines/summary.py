@@ -49,7 +49,8 @@ def dropped(data: Data) -> dict[str, int]:
 def nothing_left(data: Data, dead_letters: str) -> str:
     """Return the message for an input of which nothing is left."""
     rows = sum(source.rows for source in data.sources)
-    files = ", ".join(source.file for source in data.sources)
+    first, others = data.sources[0].file, len(data.sources) - 1
+    files = f"{first} and {others:,} other files" if others > 1 else ", ".join(each.file for each in data.sources)
     if not rows:
         return f"{files}: a header and no rows, expected at least one text"
     reasons = dropped(data)

@@ -117,7 +117,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
             if generation:  # between the look and the replacement is no time to speak of, but some
                 new.replace(target)
             else:
-                os.link(new, target)  # fails where there is a file
+                _put(new, target)
         except FileExistsError:
             raise Changed(f"{path}: somebody else has written it meanwhile; run the same command again") from None
         finally:
@@ -182,6 +182,17 @@ def explaining(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explained(path, error) from error
+
+
+def _put(new: Path, target: Path) -> None:
+    """Give a file its name, unless there is one of that name; also on a disk without hard links, as exFAT is."""
+    try:
+        os.link(new, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        target.open("xb").close()
+        new.replace(target)
 
 
 def _generation(path: Path) -> int:

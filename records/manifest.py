@@ -82,7 +82,7 @@ class Manifest:
     """The data, and the job that made it."""
 
     data: Data
-    job: Mapping[str, Any]  # package_version, created, csv
+    job: Mapping[str, Any]  # id, package_version, created, options
     format_version: int = FORMAT_VERSION
 
     def examples(self, split: str) -> int:

@@ -121,6 +121,18 @@ def test_what_beam_would_drop_is_refused(run, tmp_path, argument, message):
     assert err.startswith(f"error: beam_args: {message}")
 
 
+def test_workers_in_containers_see_no_disk_of_ours(run, tmp_path):
+    with socket.create_server(("localhost", 0)) as server:
+        endpoint = f"localhost:{server.getsockname()[1]}"
+        path = write_csv(tmp_path / "a.csv", REVIEWS[:5])
+        status, _, err = run(csv=path, runner="portable", job_endpoint=endpoint)
+    assert status == 1
+    assert err == (
+        f"error: out: found {tmp_path}/out, expected a path in a bucket, since workers in containers do not see this "
+        f"disk; workers that do are those of --environment_type=PROCESS or EXTERNAL\n"
+    )
+
+
 @pytest.mark.parametrize("endpoint", ["a..b:80", "localhost:99999"])
 def test_an_endpoint_that_can_be_none_is_named(run, tmp_path, endpoint):
     status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)

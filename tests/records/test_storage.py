@@ -372,3 +372,16 @@ def test_files_at_hand_are_local_ones(home):
     with storage.at_hand([f"{home}/one", f"{home}/two"]) as paths:
         assert [Path(path).read_bytes() for path in paths] == [b"one", b"two"]
     assert all(Path(path).exists() for path in paths) == (not storage.is_remote(home))
+
+
+def test_a_disk_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = f"{tmp_path}/one"
+    storage.write_bytes(path, b"first", generation=0)
+    with pytest.raises(Changed):
+        storage.write_bytes(path, b"second", generation=0)
+    assert storage.read_bytes(path) == b"first"
+    assert files(tmp_path) == {"one"}
