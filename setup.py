@@ -11,11 +11,13 @@ from setuptools import setup
 HERE = Path(__file__).parent
 
 BASE = [
+    "annotated-types>=0.6",
     "apache-beam[gcp]>=2.75,<3",
     "google-cloud-storage>=3.1",
     "google-crc32c>=1.6",
     "huggingface-hub>=1.0",
     "numpy>=1.26",
+    "pydantic>=2.8",
     "setuptools>=68",  # builds the package that Dataflow's workers install
     "tokenizers>=0.22",
     "tqdm>=4.66",

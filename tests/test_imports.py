@@ -20,6 +20,7 @@ HEAVY = {
     "keras",
     "numpy",
     "pandas",
+    "pydantic",
     "safetensors",
     "tensorflow",
     "tokenizers",
