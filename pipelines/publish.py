@@ -8,7 +8,7 @@ from pipelines.documents import WORK, Rows, Shape
 from pipelines.shards import Kept
 from records import storage
 from records.errors import Changed, RemaskError
-from records.manifest import MANIFEST_JSON, Data, Manifest, Shard
+from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard
 
 DEAD_LETTERS = "dead_letters.jsonl"
 
@@ -50,7 +50,7 @@ def publish(
         raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
     _check_shards(shape.folder, data)
     claim.check(work, shape.job)
-    content = Manifest(data, {"id": shape.job, **about}).to_json().encode()
+    content = Manifest(data, {"id": shape.job, **about}, FORMAT_VERSION).to_json().encode()
     try:
         storage.write_bytes(path, content, generation=0)
     except Changed:

@@ -9,40 +9,59 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from records import storage
+from annotated_types import Ge, Le
+
+from records import storage, typed_json
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
+from records.typed_json import Count, Matches
 
 MANIFEST_JSON = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION: Final = 2
 SPLITS = ("train", "validation")
+
+_AGAIN = "copy it again, or make the records again with 'make records'"
+_NAME = Matches(r"[^/\\\0]*[^/\\\0.][^/\\\0]*", "the name of a file in the folder")
+_SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
+_SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
 class Shard:
     """One TFRecord file."""
 
-    file: str
-    examples: int
-    segments: int
-    tokens: int  # special tokens included, padding not
-    bytes: int
-    crc32c: str  # of the whole file, 8 hexadecimal digits
-    sum64: str  # of its records, 16 hexadecimal digits: `records.frame.Sum64`
+    file: Annotated[str, _NAME]
+    examples: Annotated[Count, Ge(1)]
+    segments: Count
+    tokens: Count  # special tokens included, padding not
+    bytes: Count
+    crc32c: Annotated[str, Matches("[0-9a-f]{8}", "8 hexadecimal digits")]  # of the whole file
+    sum64: Annotated[str, Matches("[0-9a-f]{16}", "16 hexadecimal digits")]  # of its records: `records.frame.Sum64`
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file and what became of its rows: `rows == documents + sum(dropped.values())`."""
+    """One input file and what became of its rows.
+
+    Raises:
+        ValueError: not every row became a document or was dropped for a reason.
+    """
 
     file: str
-    rows: int
-    documents: int
-    dropped: Mapping[str, int]  # reason -> rows
-    recoded: int  # rows that were not in the given encoding and were read as ISO-8859-1
-    tokens_dropped: int  # by long_text=truncate
+    rows: Count
+    documents: Count
+    dropped: Mapping[str, Count]  # reason -> rows
+    recoded: Count  # rows that were not in the given encoding and were read as ISO-8859-1
+    tokens_dropped: Count  # by long_text=truncate
+
+    def __post_init__(self) -> None:
+        if self.rows != self.documents + sum(self.dropped.values()):
+            raise ValueError(
+                f"found {self.rows} rows of {self.file}, expected as many as its {self.documents} documents and "
+                f"{sum(self.dropped.values())} dropped rows together"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,13 +69,14 @@ class Tokenizer:
     """Which tokenizer the ids belong to; the artefact itself lies beside the manifest."""
 
     name: str
-    sha256: str
-    vocab_size: int
-    pad_id: int
-    cls_id: int
-    sep_id: int
-    mask_id: int
-    special_ids: tuple[int, ...]
+    sha256: Annotated[str, _SHA256]  # of `tokenizer.json`
+    vocab_size: Annotated[Count, Ge(1)]
+    pad_id: Count
+    cls_id: Count
+    sep_id: Count
+    mask_id: Count
+    special_ids: tuple[Count, ...]
+    config_sha256: Annotated[str, _SHA256_OR_NONE] = ""  # of `tokenizer_config.json`; "": an older remask wrote none
 
     @classmethod
     def of(cls, artifact: TokenizerArtifact) -> "Tokenizer":
@@ -66,15 +86,27 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Data:
-    """The part that is a function of the input."""
+    """The part that is a function of the input.
 
-    max_seq_length: int
+    Raises:
+        ValueError: other splits than `SPLITS`, or a file that is there twice.
+    """
+
+    max_seq_length: Annotated[Count, Ge(1)]
     long_text: str
-    validation_fraction: float
-    compression: str  # "" or "gzip"
+    validation_fraction: Annotated[float, Ge(0), Le(1)]
+    compression: Annotated[str, Matches("(gzip)?", '"" or "gzip"')]
     tokenizer: Tokenizer
     splits: Mapping[str, tuple[Shard, ...]]
     sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"found the splits {', '.join(self.splits) or 'none'}, expected {' and '.join(SPLITS)}")
+        files = [shard.file for split in SPLITS for shard in self.splits[split]]
+        if len(set(files)) < len(files):
+            twice = next(file for place, file in enumerate(files) if file in files[:place])
+            raise ValueError(f"found the shard {twice} twice, expected each once")
 
 
 @dataclass(frozen=True)
@@ -83,7 +115,7 @@ class Manifest:
 
     data: Data
     job: Mapping[str, Any]  # id, package_version, created, options
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[2]
 
     def examples(self, split: str) -> int:
         """Return the number of sequences in a split."""
@@ -104,30 +136,19 @@ class Manifest:
         Raises:
             RemaskError: not a manifest, or one of a format that this version does not know.
         """
+        content = text.encode() if isinstance(text, str) else text
         try:
-            read = json.loads(text)
-            version, wrote = read["format_version"], read.get("job", {}).get("package_version", "unknown")
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise RemaskError(f"{name}: not a manifest of remask; make the records again with 'make records'") from None
-        if version != FORMAT_VERSION:
-            raise RemaskError(
-                f"{name}: format version {version}, this remask reads version {FORMAT_VERSION}; make the records again "
-                f"with 'make records', or use the remask that wrote them ({wrote})"
-            )
-        try:
-            data = read["data"]
-            tokenizer = data["tokenizer"]
-            made = Data(
-                **{
-                    **data,
-                    "tokenizer": Tokenizer(**{**tokenizer, "special_ids": tuple(tokenizer["special_ids"])}),
-                    "splits": {split: tuple(Shard(**shard) for shard in data["splits"][split]) for split in SPLITS},
-                    "sources": tuple(Source(**source) for source in data["sources"]),
-                }
-            )
-            return cls(data=made, job=read["job"])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise RemaskError(f"{name}: damaged ({error}); make the records again with 'make records'") from None
+            return typed_json.read(cls, content, name=name, advice=_AGAIN)
+        except RemaskError:
+            about = typed_json.parse(content, name=name, advice=_AGAIN)
+            version, job = about.get("format_version"), about.get("job")
+            if type(version) is not int or version == FORMAT_VERSION:
+                raise
+        wrote = job.get("package_version") if isinstance(job, dict) else None
+        raise RemaskError(
+            f"{name}: found format version {version}, expected {FORMAT_VERSION}, which this remask reads; make the "
+            f"records again with 'make records', or use the remask that wrote them ({wrote or 'unknown'})"
+        )
 
     def digest(self) -> str:
         """Return a digest of the records, by which a run knows the data that it was trained on.

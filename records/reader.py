@@ -1,7 +1,7 @@
 """Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,10 +81,18 @@ def open_without_shards(folder: str) -> DataSet:
             f"{path}: sha256 is {artifact.sha256}, the manifest says {expected.sha256}. It is not the tokenizer that "
             f"the records were made with: make them again with 'make records'"
         )
-    if replace(Tokenizer.of(artifact), name=expected.name) != expected:  # the config says which token is which
+    described = replace(Tokenizer.of(artifact), name=expected.name)
+    if not expected.config_sha256:  # made by an older remask: then no more is known than which token is which
+        described = replace(described, config_sha256="")
+    if described != expected:
+        found = ", ".join(
+            f"{field.name} {getattr(described, field.name)} where the manifest has {getattr(expected, field.name)}"
+            for field in fields(Tokenizer)
+            if getattr(described, field.name) != getattr(expected, field.name)
+        )
         raise RemaskError(
-            f"{storage.join(folder, TOKENIZER_CONFIG_JSON)}: it names other special tokens than the manifest, so it is "
-            f"not the one that the records were made with; copy it again, or make them again with 'make records'"
+            f"{storage.join(folder, TOKENIZER_CONFIG_JSON)}: not the one that the records were made with: found "
+            f"{found}; copy it again, or make them again with 'make records'"
         )
     return DataSet(folder, made, artifact)
 

@@ -61,6 +61,11 @@ class TokenizerArtifact:
         return hashlib.sha256(self.tokenizer_json).hexdigest()
 
     @functools.cached_property
+    def config_sha256(self) -> str:
+        """The digest of `tokenizer_config.json`, in hexadecimal."""
+        return hashlib.sha256(self.tokenizer_config_json).hexdigest()
+
+    @functools.cached_property
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id, added tokens included."""
         ids = dict(self._description["model"]["vocab"].items())

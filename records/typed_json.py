@@ -7,6 +7,8 @@ that is given twice, NaN and Infinity, bytes that are not UTF-8.
 
 import json
 import math
+import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -22,6 +24,25 @@ T = TypeVar("T")
 Int64 = Annotated[int, Ge(-(2**63)), Le(2**63 - 1)]
 Count = Annotated[int, Ge(0), Le(2**63 - 1)]
 """A number of things, or an id: never negative, and no larger than an array can hold."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Says of a text field that all of it has to match a pattern: `Annotated[str, Matches("[0-9]+", "digits")]`."""
+
+    pattern: str
+    what: str  # for people
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._matching, handler(source))
+
+    def _matching(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(f"found {_shown(text)}, expected {self.what}")
+        return text
+
 
 _SHOWN = 60  # letters of what was found
 
@@ -41,7 +62,6 @@ def read(cls: type[T], content: bytes, *, name: str, advice: str, others: bool =
     Raises:
         RemaskError: names the file, the field, what was found, what was expected, and the advice.
 
-    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Shard:
     ...     file: str

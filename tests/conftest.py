@@ -18,7 +18,7 @@ import pytest
 
 from records import example, tfrecord
 from records.frame import Frame, Sum64
-from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
+from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
 if TYPE_CHECKING:
@@ -191,7 +191,9 @@ def tiny_data_set(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: Token
     toy_tokenizer.save(str(folder))
     source = Source("toy.csv (synthetic)", rows=240, documents=240, dropped={}, recoded=0, tokens_dropped=0)
     data = Data(LENGTH, "pack", 0.15, "", Tokenizer.of(toy_tokenizer), splits, (source,))
-    manifest = Manifest(data, job={"package_version": "0", "options": {}, "created": "", "seconds": 0.0})
+    manifest = Manifest(
+        data, job={"package_version": "0", "options": {}, "created": "", "seconds": 0.0}, format_version=FORMAT_VERSION
+    )
     (folder / MANIFEST_JSON).write_text(manifest.to_json(), encoding="utf-8")
     return str(folder)
 

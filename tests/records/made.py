@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from records import example, storage, tfrecord
 from records.frame import Frame, Sum64
-from records.manifest import MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
+from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import ROLES, TokenizerArtifact, word_piece
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -93,7 +93,7 @@ def write(
         splits=splits,
         sources=(Source("toy.csv", 60, 52, {"duplicate": 5, "empty": 3}, 2, 0),),
     )
-    save(folder, Manifest(data, {"package_version": "0.1.0"}))
+    save(folder, Manifest(data, {"package_version": "0.1.0"}, FORMAT_VERSION))
     return folder
 
 

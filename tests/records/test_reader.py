@@ -1,4 +1,6 @@
+import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,10 +68,38 @@ def test_another_tokenizer(tmp_path):
 
 def test_another_config_of_the_tokenizer(tmp_path):
     made.data_set(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": "[UNK]"}))
+    expected = made.toy_tokenizer().config_sha256
+    content = (tmp_path / "tokenizer_config.json").read_bytes().replace(b"}", b" }")
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
     assert refusal(tmp_path) == (
-        f"{tmp_path}/tokenizer_config.json: it names other special tokens than the manifest, so it is not the one that "
-        f"the records were made with; copy it again, or make them again with 'make records'"
+        f"{tmp_path}/tokenizer_config.json: not the one that the records were made with: found config_sha256 "
+        f"{hashlib.sha256(content).hexdigest()} where the manifest has {expected}; copy it again, or make them again "
+        f"with 'make records'"
+    )
+
+
+def older(folder: Path) -> None:
+    """Make of a data set what an older remask would have made of it."""
+    content = json.loads((folder / "manifest.json").read_bytes())
+    del content["data"]["tokenizer"]["config_sha256"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_a_config_whose_checksum_nobody_wrote_down(tmp_path):
+    made.data_set(tmp_path)
+    older(tmp_path)
+    content = (tmp_path / "tokenizer_config.json").read_bytes().replace(b"}", b" }")
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    assert reader.open_data_set(str(tmp_path)).tokenizer.tokenizer_config_json == content
+
+
+def test_a_config_of_other_special_tokens_whose_checksum_nobody_wrote_down(tmp_path):
+    made.data_set(tmp_path)
+    older(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": "[UNK]"}))
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path}/tokenizer_config.json: not the one that the records were made with: found mask_id 1 where the "
+        f"manifest has 4; "
     )
 
 
