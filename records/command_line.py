@@ -18,6 +18,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from records import streams
 from records.errors import RemaskError
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # file descriptors
@@ -81,8 +82,17 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     0 is success, 1 an error explained on standard error, 2 a command line that was not understood, 130 an interrupt,
     141 a reader of our output that has gone.
     """
+    streams.prepare()
     try:
-        command, options = _parse(prog, description, commands, sys.argv[1:] if argv is None else argv)
+        status = _status(prog, description, commands, sys.argv[1:] if argv is None else argv)
+    finally:
+        is_whole = _flush()
+    return status if is_whole else 1
+
+
+def _status(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
+    try:
+        command, options = _parse(prog, description, commands, argv)
         module, function = command.entry.split(":")
         return getattr(importlib.import_module(module), function)(options) or 0
     except RemaskError as error:
@@ -95,8 +105,10 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
         if not reader_has_gone():  # some other pipe broke, and that is a fault
             raise
         return 128 + signal.SIGPIPE  # as it ends a program in C: `make show | head`
-    finally:
-        _flush()
+    except OSError:
+        if _flush():  # it was not standard output that could not be written
+            raise
+        return 1
 
 
 def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: str = "", presets: Any = None) -> Any:
@@ -117,6 +129,9 @@ def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: s
         groups["options"].add_argument("--preset", choices=list(presets), help=f"options to start from. {shown}")
     groups["options"].add_argument("-h", "--help", action="help", help="show this and exit")
     given = vars(parser.parse_args(argv))
+    for name, value in given.items():
+        for word in value if isinstance(value, list) else [value]:
+            _require_decoded(word, name)
     preset = given.pop("preset", None)
     replaced = {field.metadata["instead_of"] for field in fields if field.name in given}
     values = {name: value for name, value in (presets[preset] if preset else {}).items() if name not in replaced}
@@ -165,6 +180,19 @@ def _add(group: Any, field: Any, kind: Any) -> None:
     group.add_argument(*flags, **keywords)
 
 
+def _require_decoded(word: Any, name: str) -> None:
+    """Refuse a value with bytes that are no characters: neither a manifest nor TensorFlow could hold it."""
+    if isinstance(word, str) and (byte := streams.undecoded(word)):
+        encoding = sys.getfilesystemencoding()
+        if os.path.lexists(word):
+            hint = "rename the file"
+        elif encoding == "utf-8":
+            hint = "give it in UTF-8"
+        else:
+            hint = "set PYTHONUTF8=1 if it is UTF-8"
+        raise RemaskError(f"{name}: byte {byte} in {word} is no {encoding.upper()}; {hint}")
+
+
 def _word(value: Any) -> str:
     """Return a value as one would type it."""
     return shlex.join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -187,12 +215,20 @@ def reader_has_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _flush() -> None:
-    """Flush standard output now: when Python does it at its end, nobody can catch that the reader has gone."""
+def _flush() -> bool:
+    """Flush standard output now, and say whether it has taken all, or nobody reads it any more.
+
+    When Python does it at its end, nobody can catch what goes wrong.
+    """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return True
+        print(f"error: standard output could not be written: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
 class _Parser(argparse.ArgumentParser):

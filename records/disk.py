@@ -14,6 +14,7 @@ import google_crc32c
 
 from records.errors import Changed, RemaskError
 from records.paths import TEMPORARY, File, local
+from records.streams import undecoded
 
 PROCESS = uuid.uuid4().hex[:8]
 """Part of the names of files that are being written: engines that run a task twice run it at the same time."""
@@ -44,7 +45,11 @@ def matching(pattern: str) -> list[str]:
     with explaining(pattern):
         if local(pattern).is_file():
             return [pattern]
-        return sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    for path in found:
+        if byte := undecoded(path):
+            raise RemaskError(f"{path}: byte {byte} in its name is no UTF-8, in which a manifest is; rename the file")
+    return found
 
 
 def files(folder: str) -> dict[str, File]:

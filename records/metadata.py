@@ -24,7 +24,15 @@ def is_expected() -> bool:
     """Say whether there should be one, by what this machine says of itself; nobody else is asked."""
     if _is_out_of_the_question():
         return False
-    return bool(_given()) or (_PRODUCT.exists() and _PRODUCT.read_text(encoding="ascii").startswith("Google"))
+    return bool(_given()) or _product().startswith(b"Google")
+
+
+def _product() -> bytes:
+    """Return what the maker of this machine calls it, in whatever encoding; nothing where nobody says."""
+    try:
+        return _PRODUCT.read_bytes()
+    except OSError:
+        return b""
 
 
 def _is_out_of_the_question() -> bool:
@@ -43,7 +51,7 @@ def _asked(path: str) -> str | None:
         answer = connection.getresponse()
         if answer.status != 200 or answer.getheader("Metadata-Flavor") != "Google":
             return None
-        return answer.read().decode().strip()
+        return answer.read().decode(errors="replace").strip()
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from records import streams
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
 from trainer.config import FillMaskOptions
@@ -53,6 +54,12 @@ def main(options: FillMaskOptions) -> None:
     for number, text in enumerate(sys.stdin, start=1):
         if not text.strip():
             continue
+        if byte := streams.undecoded(text):
+            encoding = sys.stdin.encoding.upper()
+            raise RemaskError(
+                f"standard input, line {number}: byte {byte} is no {encoding}; convert it, or say with "
+                f"PYTHONIOENCODING what it is"
+            )
         try:
             print(table(fill(model, text.rstrip("\n"), start.tokenizer, top_k=options.top_k)), flush=True)
         except RemaskError as error:

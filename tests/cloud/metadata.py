@@ -26,7 +26,7 @@ class Metadata(http.server.ThreadingHTTPServer):
                 for name, value in headers.items():
                     handler.send_header(name, value)
                 handler.end_headers()
-                handler.wfile.write((said or "").encode())
+                handler.wfile.write((said or "").encode(errors="surrogateescape"))
 
             def log_message(self, *arguments: object) -> None:
                 pass

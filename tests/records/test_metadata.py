@@ -45,14 +45,28 @@ def test_one_that_must_not_be_looked_for(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("product", "is_googles"), [("Google Compute Engine\n", True), ("Google\n", True), ("A Laptop\n", False)]
+    ("product", "is_googles"),
+    [(b"Google Compute Engine\n", True), (b"Google\n", True), (b"A Laptop\n", False), (b"Ger\xe4t \xff\n", False)],
 )
 def test_a_machine_says_itself_whose_it_is(monkeypatch, tmp_path, product, is_googles):
     monkeypatch.delenv("GCE_METADATA_HOST")
     monkeypatch.delenv("GCE_METADATA_IP", raising=False)
     assert not metadata.is_expected()
-    (tmp_path / "product_name").write_text(product)
+    (tmp_path / "product_name").write_bytes(product)
     assert metadata.is_expected() is is_googles
+
+
+def test_a_machine_that_does_not_say_what_it_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("GCE_METADATA_HOST")
+    monkeypatch.delenv("GCE_METADATA_IP", raising=False)
+    (tmp_path / "product_name").mkdir()  # so that to read it is an error, whoever runs the tests
+    assert not metadata.is_expected()
+
+
+def test_an_answer_that_is_no_text(monkeypatch):
+    with running({"instance/name": "caf\udce9"}) as server:
+        monkeypatch.setenv("GCE_METADATA_HOST", server.address)
+        assert metadata.get("instance/name") == "caf\ufffd"
 
 
 def test_an_address_in_the_environment_is_taken_for_one():
