@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import glob
-import json
 import re
 import tempfile
 import time
@@ -185,11 +184,10 @@ def _tokenizer(options: RecordsOptions, sources: Sequence[str]) -> TokenizerArti
         artifact = tokens.train(_texts(sources, options), vocab_size=size, name=name)
     else:
         artifact = tokenizer.load(name)
-    longest = json.loads(artifact.tokenizer_config_json).get("model_max_length") or options.max_seq_length
-    if options.max_seq_length > longest:
+    if artifact.max_length and options.max_seq_length > artifact.max_length:
         raise RemaskError(
-            f"max_seq_length: found {options.max_seq_length}, expected at most {longest}, the positions of the model "
-            f"that tokenizer {artifact.name} belongs to"
+            f"max_seq_length: found {options.max_seq_length}, expected at most {artifact.max_length:.0f}, the "
+            f"positions of the model that tokenizer {artifact.name} belongs to"
         )
     return artifact
 

@@ -6,6 +6,7 @@ file with the same `rows.Scanner`, whose only state is its position: they cannot
 """
 
 import codecs
+import dataclasses
 import difflib
 import glob
 import gzip
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
 from pipelines.rows import Scanner, parse_first_row, unquoted
-from records import storage
+from records import storage, typed_json
 from records.errors import RemaskError
 
 _HEADER_BYTES = 1 << 18
@@ -92,22 +93,30 @@ def names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(os.path.relpath(path, folder) for path in full)
 
 
-class Listed(NamedTuple):
+@dataclass(frozen=True)
+class Listed:
     """One file of the input."""
 
     path: str
     name: str  # in the manifest
 
 
+@dataclass(frozen=True)
+class _List:
+    """All files of the input, in the order of their numbers."""
+
+    sources: tuple[Listed, ...]
+
+
 def write_list(path: str, sources: Sequence[str]) -> None:
     """Write down what the files of the input are, for the workers."""
-    listed = [Listed(*each) for each in zip(sources, names(sources), strict=True)]
-    storage.write_bytes(path, json.dumps([each._asdict() for each in listed]).encode())
+    listed = _List(tuple(Listed(*each) for each in zip(sources, names(sources), strict=True)))
+    storage.write_bytes(path, json.dumps(dataclasses.asdict(listed)).encode())
 
 
-def read_list(path: str) -> list[Listed]:
+def read_list(path: str) -> tuple[Listed, ...]:
     """Return what was written down."""
-    return [Listed(**each) for each in json.loads(storage.read_bytes(path))]
+    return typed_json.read(_List, storage.read_bytes(path), name=path, advice="run the same command again").sources
 
 
 def check_source(path: str, *, column: str, encoding: str) -> None:

@@ -1,15 +1,15 @@
 """Who we are to Google Cloud: found, or found missing, within a second."""
 
-import json
 import logging
 import os
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import google.auth
 from google.auth import _cloud_sdk, exceptions
 
-from records import metadata
+from records import metadata, typed_json
 from records.errors import RemaskError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -18,6 +18,13 @@ HOW_TO_GET = (
     "run 'gcloud auth application-default login', or name the key file of a service account in "
     "GOOGLE_APPLICATION_CREDENTIALS"
 )
+
+
+@dataclass(frozen=True)
+class _Credentials:
+    """What is read here of a file of credentials."""
+
+    type: str
 
 
 class Missing(RemaskError):
@@ -65,8 +72,8 @@ def check_for_tensorflow() -> None:
     path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or _cloud_sdk.get_application_default_credentials_path()
     if not os.path.isfile(path):
         return  # on Google's own machines
-    with open(path, encoding="utf-8") as file:
-        kind = json.load(file).get("type")
+    with open(path, "rb") as file:
+        kind = typed_json.read(_Credentials, file.read(), name=path, advice=HOW_TO_GET, others=True).type
     if kind not in _TENSORFLOWS:
         raise Missing(
             f"{path}: found credentials of type {kind}, with which TensorFlow cannot read gs://, expected "

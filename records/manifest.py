@@ -16,14 +16,13 @@ from annotated_types import Ge, Le
 from records import storage, typed_json
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
-from records.typed_json import Count, Matches
+from records.typed_json import Count, FileName, Matches
 
 MANIFEST_JSON = "manifest.json"
 FORMAT_VERSION: Final = 2
 SPLITS = ("train", "validation")
 
 _AGAIN = "copy it again, or make the records again with 'make records'"
-_NAME = Matches(r"[^/\\\0]*[^/\\\0.][^/\\\0]*", "the name of a file in the folder")
 _SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
 _SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
 
@@ -32,7 +31,7 @@ _SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
 class Shard:
     """One TFRecord file."""
 
-    file: Annotated[str, _NAME]
+    file: FileName
     examples: Annotated[Count, Ge(1)]
     segments: Count
     tokens: Count  # special tokens included, padding not

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from records import hub, storage
+from records import hub, storage, typed_json
 from records.errors import RemaskError
 from records.schema import PAD_ID
+from records.typed_json import Count
 
 if TYPE_CHECKING:
     import numpy
@@ -27,9 +28,71 @@ VOCAB_TXT = "vocab.txt"
 ROLES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 """What a special token is for, and how BERT writes it where a tokenizer's config does not say."""
 _UNUSED = re.compile(r"\[unused\d+\]")
-
+_COPY = "copy it again, or use a word-piece tokenizer such as bert-base-uncased's"
 
 _STRUCTURAL = ("pad_token", "cls_token", "sep_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What `tokenizer.json` says of a token beside the vocabulary."""
+
+    content: str
+    id: Count
+    special: bool
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What `tokenizer.json` says of words."""
+
+    vocab: Mapping[str, Count]
+    continuing_subword_prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Those parts of `tokenizer.json` that are read here; all of it is for `tokenizers` to read."""
+
+    model: _Model
+    added_tokens: tuple[_Added, ...]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """Those parts of `tokenizer_config.json` that are read here.
+
+    Raises:
+        ValueError: a token is neither a text nor an object with one as its `content`.
+    """
+
+    pad_token: Any = None
+    unk_token: Any = None
+    cls_token: Any = None
+    sep_token: Any = None
+    mask_token: Any = None
+    do_lower_case: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+    strip_accents: bool | None = None
+    model_max_length: float | None = None  # HuggingFace writes 1e30 for no limit, in full
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            token = getattr(self, role)
+            text = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(text, str) and token is not None:
+                raise ValueError(f"found {json.dumps(token)[:60]} for {role}, expected a text")
+
+    @classmethod
+    def read(cls, name: str, content: bytes) -> "_Config":
+        """Read what the config of a tokenizer says."""
+        return typed_json.read(cls, content, name=_of(name, TOKENIZER_CONFIG_JSON), advice=_COPY, others=True)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """How the special tokens are written; BERT's way where it does not say."""
+        named = {role: getattr(self, role) or usual for role, usual in ROLES.items()}
+        return {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
 
 
 @dataclass(frozen=True)
@@ -68,9 +131,8 @@ class TokenizerArtifact:
     @functools.cached_property
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id, added tokens included."""
-        ids = dict(self._description["model"]["vocab"].items())
-        ids.update((token["content"], token["id"]) for token in self._description["added_tokens"])
-        return ids
+        added = {token.content: token.id for token in self._description.added_tokens}
+        return {**self._description.model.vocab, **added}
 
     @property
     def vocab_size(self) -> int:
@@ -100,13 +162,18 @@ class TokenizerArtifact:
     @property
     def mask_token(self) -> str:
         """How [MASK] is written in a text."""
-        return self._roles["mask_token"]
+        return self._config.written["mask_token"]
+
+    @property
+    def max_length(self) -> float | None:
+        """The positions of the model that it belongs to; None where nothing says how many."""
+        return self._config.model_max_length or None
 
     @property
     def structural(self) -> dict[str, int]:
         """The tokens that give a sequence its form, and their ids; a text must never be given one."""
         ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
-        return dict(zip((self._roles[role] for role in _STRUCTURAL), ids, strict=True))
+        return dict(zip((self._config.written[role] for role in _STRUCTURAL), ids, strict=True))
 
     @functools.cached_property
     def special_ids(self) -> tuple[int, ...]:
@@ -128,7 +195,7 @@ class TokenizerArtifact:
         """Ids that continue a word (`##ing`), int32 `[K]`; empty for tokenizers that do not mark them so."""
         import numpy
 
-        prefix = self._description["model"].get("continuing_subword_prefix") or ""
+        prefix = self._description.model.continuing_subword_prefix or ""
         ids = [id_ for token, id_ in self.vocabulary.items() if prefix and token.startswith(prefix) and token != prefix]
         return numpy.array(sorted(set(ids) - set(self.special_ids)), numpy.int32)
 
@@ -151,19 +218,20 @@ class TokenizerArtifact:
         storage.write_bytes(storage.join(folder, TOKENIZER_CONFIG_JSON), self.tokenizer_config_json)
 
     @functools.cached_property
-    def _description(self) -> dict[str, Any]:
-        return json.loads(self.tokenizer_json)
+    def _description(self) -> _Description:
+        name = _of(self.name, TOKENIZER_JSON)
+        return typed_json.read(_Description, self.tokenizer_json, name=name, advice=_COPY, others=True)
 
     @functools.cached_property
     def _specials(self) -> dict[str, int]:
-        return {token["content"]: token["id"] for token in self._description["added_tokens"] if token["special"]}
+        return {token.content: token.id for token in self._description.added_tokens if token.special}
 
     @functools.cached_property
-    def _roles(self) -> dict[str, str]:
-        return _written(json.loads(self.tokenizer_config_json))
+    def _config(self) -> _Config:
+        return _Config.read(self.name, self.tokenizer_config_json)
 
     def _role_id(self, role: str) -> int | None:
-        return self.vocabulary.get(self._roles[role])
+        return self.vocabulary.get(self._config.written[role])
 
     def _required(self, role: str) -> int:
         found = self._role_id(role)
@@ -192,7 +260,11 @@ def load(name_or_folder: str) -> TokenizerArtifact:
     if description := _read(folder, TOKENIZER_JSON):
         return _checked(name, description, config)
     if vocabulary := _read(folder, VOCAB_TXT):
-        return word_piece(_numbered(vocabulary), name=name, config=_config(name, config))
+        return word_piece(
+            _numbered(vocabulary),
+            name=name,
+            config=typed_json.parse(config, name=_of(name, TOKENIZER_CONFIG_JSON), advice=_COPY),
+        )
     raise RemaskError(f"tokenizer {name}: neither {TOKENIZER_JSON} nor {VOCAB_TXT} is there")
 
 
@@ -209,12 +281,13 @@ def word_piece(vocabulary: Mapping[str, int], *, name: str, config: Mapping[str,
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    roles = _written(config)
+    read = _Config.read(name, json.dumps(config).encode())
+    roles = read.written
     made = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=roles["unk_token"]))
     made.normalizer = normalizers.BertNormalizer(
-        lowercase=config.get("do_lower_case", True),
-        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-        strip_accents=config.get("strip_accents"),
+        lowercase=read.do_lower_case is not False,
+        handle_chinese_chars=read.tokenize_chinese_chars is not False,
+        strip_accents=read.strip_accents,
     )
     made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     made.add_special_tokens([token for token in roles.values() if token in vocabulary])
@@ -243,25 +316,12 @@ def _numbered(vocab_txt: bytes) -> dict[str, int]:
     return {token: number for number, token in enumerate(lines)}
 
 
-def _written(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return how a config says that the special tokens are written; BERT's way where it does not say."""
-    named = {role: config.get(role) or usual for role, usual in ROLES.items()}
-    return {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
-
-
-def _config(name: str, content: bytes) -> dict[str, Any]:
-    try:
-        config = json.loads(content)
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise RemaskError(f"tokenizer {name}: its {TOKENIZER_CONFIG_JSON} is damaged, it is no JSON object")
-    return config
+def _of(name: str, file: str) -> str:
+    return f"tokenizer {name}: its {file}"
 
 
 def _checked(name: str, tokenizer_json: bytes, tokenizer_config_json: bytes) -> TokenizerArtifact:
     """Return an artefact whose every part can be read."""
-    _config(name, tokenizer_config_json)
     try:
         made = TokenizerArtifact(name, tokenizer_json, tokenizer_config_json)
         read = {token: made.tokenizer().encode(token, add_special_tokens=False).ids for token in made.structural}

@@ -44,6 +44,8 @@ class Matches:
         return text
 
 
+FileName = Annotated[str, Matches(r"[^/\\\0]*[^/\\\0.][^/\\\0]*", "the name of a file in the folder")]
+
 _SHOWN = 60  # letters of what was found
 
 

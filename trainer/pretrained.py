@@ -1,12 +1,11 @@
 """Finds the model that `model` names: a folder, a name on the HuggingFace hub, or a shape with random weights."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from records import hub, storage, tokenizer
+from records import hub, storage, tokenizer, typed_json
 from records.errors import RemaskError
 from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, VOCAB_TXT, TokenizerArtifact
 from trainer import bridge
@@ -79,13 +78,7 @@ def _read_config(folder: str) -> dict[str, Any]:
     path = storage.join(folder, CONFIG_JSON)
     if not storage.exists(path):
         raise RemaskError(f"{folder}: no {CONFIG_JSON}, so this is not the folder of a HuggingFace model")
-    try:
-        config = json.loads(storage.read_bytes(path))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise RemaskError(f"{path}: damaged, it is no JSON object; copy it again")
-    return config
+    return typed_json.parse(storage.read_bytes(path), name=path, advice="copy it again")
 
 
 def _with_weights(folder: str) -> str:

@@ -1,10 +1,10 @@
 """The tensors of a HuggingFace checkpoint on disk, one file or several, under the names that they have today."""
 
-import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from records import storage
+from records import storage, typed_json
 from records.errors import RemaskError
+from records.typed_json import FileName
 
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -44,6 +45,13 @@ class Stored(NamedTuple):
     def read(self) -> NDArray[np.float32]:
         """Read the values."""
         return np.asarray(self.file.get_tensor(self.name), np.float32)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Which file holds a tensor, where a checkpoint has several."""
+
+    weight_map: Mapping[str, FileName]
 
 
 @contextmanager
@@ -90,11 +98,9 @@ def _files(path: str) -> list[str]:
         )
     if not name.endswith(".json"):
         return [file]
-    try:
-        shards = sorted(set(json.loads(storage.read_bytes(file))["weight_map"].values()))
-        return [storage.join(folder, shard) for shard in shards]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RemaskError(f"{file}: damaged, it has no weight_map; copy the checkpoint again") from error
+    content = storage.read_bytes(file)
+    index = typed_json.read(_Index, content, name=file, advice="copy the checkpoint again", others=True)
+    return [storage.join(folder, shard) for shard in sorted(set(index.weight_map.values()))]
 
 
 def _today(name: str) -> str:

@@ -166,19 +166,72 @@ def test_a_folder_without_a_tokenizer(tmp_path):
 def test_a_damaged_tokenizer(tmp_path, content):
     (tmp_path / TOKENIZER_JSON).write_bytes(content)
     said = refusal(tokenizer.load, str(tmp_path))
-    assert said.startswith(f"tokenizer {tmp_path}: its tokenizer.json is damaged, or not a word-piece tokenizer's ("), (
-        said
-    )
+    assert said.startswith(f"tokenizer {tmp_path}: its tokenizer.json")
+    assert "word-piece tokenizer" in said
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff"])
-def test_a_damaged_config(tmp_path, content):
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        (b'"film":11', b'"film":"11"', ("model.vocab.film:", '"11"', "integer")),
+        (b'"film":11', b'"film":-1', ("model.vocab.film:", "-1", "at least 0")),
+        (b'"film":11', b'"film":11,"film":12', ('"film"', "twice")),
+        (b'"special":true', b'"special":1', ("added_tokens[0].special:", "1")),
+        (b'"content":"[PAD]"', b'"content":null', ("added_tokens[0].content:", "null", "string")),
+        (b'"continuing_subword_prefix":"##"', b'"continuing_subword_prefix":3', ("continuing_subword_prefix:", "3")),
+    ],
+)
+def test_a_damaged_part_of_a_tokenizer_is_named(tmp_path, old, new, names):
+    content = artifact().tokenizer_json.replace(old, new, 1)
+    assert content != artifact().tokenizer_json
+    (tmp_path / TOKENIZER_JSON).write_bytes(content)
+    said = refusal(tokenizer.load, str(tmp_path))
+    assert said.startswith(f"tokenizer {tmp_path}: its tokenizer.json: ")
+    assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"{", ("JSON",)),
+        (b"[]", ("[]", "object")),
+        (b"3", ("3", "object")),
+        (b"\xff", ("UTF-8",)),
+        (b'{"mask_token": 3}', ("3", "mask_token", "text")),
+        (b'{"mask_token": {}}', ("{}", "mask_token", "text")),
+        (b'{"pad_token": ["[PAD]"]}', ("[PAD]", "pad_token", "text")),
+        (b'{"cls_token": {"content": null}}', ("cls_token", "text")),
+        (b'{"do_lower_case": "yes"}', ("do_lower_case:", '"yes"', "boolean")),
+        (b'{"model_max_length": "512"}', ("model_max_length:", '"512"', "number")),
+    ],
+)
+@pytest.mark.parametrize("layout", ["tokenizer.json", "vocab.txt"])
+def test_a_damaged_config(tmp_path, content, names, layout):
     artifact().save(str(tmp_path))
+    if layout == "vocab.txt":
+        (tmp_path / TOKENIZER_JSON).unlink()
+        (tmp_path / "vocab.txt").write_text("\n".join((*SPECIALS, *PLAIN)), encoding="utf-8")
     (tmp_path / TOKENIZER_CONFIG_JSON).write_bytes(content)
-    assert refusal(tokenizer.load, str(tmp_path)) == (
-        f"tokenizer {tmp_path}: its tokenizer_config.json is damaged, it is no JSON object"
-    )
+    said = refusal(tokenizer.load, str(tmp_path))
+    assert said.startswith(f"tokenizer {tmp_path}: its tokenizer_config.json: ")
+    assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [({}, None), ({"model_max_length": None}, None), ({"model_max_length": 512}, 512), ({"model_max_length": 0}, None)],
+)
+def test_how_long_a_sequence_its_model_can_take(config, length):
+    assert artifact(config=config).max_length == length
+
+
+def test_no_limit_as_huggingface_writes_it():
+    assert artifact(config={"model_max_length": int(1e30)}).max_length > 1e29
+
+
+def test_tokens_that_a_config_leaves_open_are_berts():
+    assert artifact(config={"mask_token": None, "do_lower_case": None}).mask_token == "[MASK]"
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])

@@ -291,11 +291,15 @@ def test_damage_is_refused(tensors: Tensors, tmp_path: Path):
     assert text.endswith("; copy the checkpoint again")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../b"}}']
+)
 def test_a_damaged_index_is_refused(tmp_path: Path, text: str):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(text)
-    assert refused_path(tmp_path) == f"{index}: damaged, it has no weight_map; copy the checkpoint again"
+    said = refused_path(tmp_path)
+    assert said.startswith(f"{index}: ")
+    assert said.endswith("; copy the checkpoint again")
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path):
