@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,12 @@ def generation(path: str) -> int:
     """Return when a file was last written, in nanoseconds; 0 where there is none."""
     with explaining(path):
         return _generation(local(path))
+
+
+def age(path: str) -> float:
+    """Return the seconds since a file was written, by the clock that gives this disk's files their time."""
+    with explaining(path), tempfile.NamedTemporaryFile(dir=local(path).parent, suffix=TEMPORARY) as now:
+        return (_generation(Path(now.name)) - _generation(local(path))) / 1e9
 
 
 def matching(pattern: str) -> list[str]:
@@ -103,12 +110,12 @@ def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
-    """Write a file, atomically; with a generation, only if the file still has that one."""
+def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> int:
+    """Write a file, atomically; with a generation, only if the file still has that one. Return the one it has now."""
     if generation is None:
         with open_write(path) as file:
             file.write(content)
-        return
+        return _generation(local(path))
     target, new = local(path), local(f"{path}.{PROCESS}{TEMPORARY}")
     with explaining(path):
         try:
@@ -119,12 +126,14 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
                 os.fsync(file.fileno())
             if _generation(target) != generation:
                 raise FileExistsError
+            made = _generation(new)
             if generation:  # between the look and the replacement is no time to speak of, but some
                 new.replace(target)
             else:
                 _put(new, target)
+            return made
         except FileExistsError:
-            raise Changed(f"{path}: somebody else has written it meanwhile; run the same command again") from None
+            raise _changed(path) from None
         finally:
             with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
                 new.unlink()
@@ -146,10 +155,12 @@ def concatenate(parts: Sequence[str], path: str) -> None:
                 shutil.copyfileobj(source, file, _CHUNK)
 
 
-def remove(path: str) -> None:
-    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
+def remove(path: str, *, generation: int | None = None) -> None:
+    """Remove a file, or a folder with all it holds; with a generation, only a file that still has that one."""
     target = local(path)
     with explaining(path):
+        if generation is not None and _generation(target) != generation:
+            raise _changed(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
@@ -187,6 +198,10 @@ def explaining(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explained(path, error) from error
+
+
+def _changed(path: str) -> Changed:
+    return Changed(f"{path}: somebody else has written it meanwhile; run the same command again")
 
 
 def _put(new: Path, target: Path) -> None:

@@ -19,10 +19,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import IO, Any
 
 import google_crc32c
-from google.api_core.exceptions import NotFound, from_http_response
+import requests
+from google.api_core.exceptions import NotFound, PreconditionFailed, from_http_response
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -53,6 +55,7 @@ READ = ("storage.objects.get", "storage.objects.list")
 WRITE = ("storage.objects.create", "storage.objects.delete")
 
 _answered = threading.Event()  # the service, at least once
+_last = threading.local()  # its `date` is that of the last answer to this thread
 
 
 @functools.cache
@@ -66,7 +69,7 @@ def client() -> storage.Client:
     session = AuthorizedSession(found)
     session.mount("https://", HTTPAdapter(pool_maxsize=4 * AT_ONCE))  # connections that are kept, and not made anew
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would announce each retry
-    session.hooks["response"].append(lambda *answer, **options: _answered.set())
+    session.hooks["response"].append(_note)
     return storage.Client(project=None, credentials=found, _http=session)
 
 
@@ -87,6 +90,14 @@ def generation(path: str) -> int:
     with _explaining(path):
         blob = _get(path)
         return int(blob.generation) if blob else 0
+
+
+def age(path: str) -> float:
+    """Return the seconds since an object was written, by the service's clock, which shows whole ones."""
+    blob = _existing(path)
+    if not _last.date:
+        raise RemaskError(f"{path}: the answer does not say when it was given; look at the proxy between")
+    return float((parsedate_to_datetime(_last.date) - blob.updated).total_seconds())
 
 
 def matching(pattern: str) -> list[str]:
@@ -162,14 +173,14 @@ def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
                 _upload(path, file)
 
 
-def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
-    """Write an object; with a generation, only if it still has that one."""
+def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> int:
+    """Write an object; with a generation, only if it still has that one. Return the one it has now."""
     if len(content) > _PART and generation is None:
         with open_write(path, in_parts=True) as file:
             file.write(content)
-        return
+        return int(_existing(path).generation)
     with _explaining(path):
-        _upload(path, io.BytesIO(content), generation=generation)
+        return _upload(path, io.BytesIO(content), generation=generation)
 
 
 def append(path: str, content: bytes) -> None:
@@ -188,7 +199,7 @@ def append(path: str, content: bytes) -> None:
                 [bucket.blob(name), bucket.blob(added)], if_generation_match=held.generation, **_persistent()
             )
         except Exception as error:
-            if not cloud_errors.is_precondition(error) or not _holds(path, crc):
+            if not cloud_errors.is_precondition(error) or not _held(path, crc):
                 raise
         _delete(bucket, [added])
 
@@ -226,10 +237,17 @@ def fetch(paths: Sequence[str], folder: str) -> list[str]:
         return list(threads.map(one, paths))
 
 
-def remove(path: str) -> None:
-    """Remove an object, or all below that name."""
+def remove(path: str, *, generation: int | None = None) -> None:
+    """Remove an object, or all below that name; with a generation, only an object that still has that one."""
     with _explaining(path):
         named = _blob(path)
+        if generation is not None:
+            try:
+                named.delete(if_generation_match=generation, **_persistent())
+            except (NotFound, PreconditionFailed):  # an earlier attempt of ours may have done it
+                if _get(path) is not None:
+                    raise
+            return
         names = [blob.name for blob in _list(named.bucket.name, _folder(named.name))]
         _delete(named.bucket, [*names, *([] if path.endswith("/") else [named.name])])
 
@@ -278,18 +296,23 @@ def _range(path: str, blob: storage.Blob, start: int, stop: int) -> bytes:
         return content
 
 
-def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> None:
+def _upload(path: str, file: IO[bytes], *, generation: int | None = None) -> int:
+    """Send a file as an object, and return the generation it has now."""
     wanted = {} if generation is None else {"if_generation_match": generation}
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
+    blob = _blob(path, chunk_size=_CHUNK)
     try:
-        _send(_blob(path, chunk_size=_CHUNK), file, size, **wanted)
+        _send(blob, file, size, **wanted)
     except Exception as error:
         if generation is None or not cloud_errors.is_precondition(error):
             raise
         file.seek(0)
-        if not _holds(path, google_crc32c.value(file.read())):
+        held = _held(path, google_crc32c.value(file.read()))
+        if held is None:
             raise
+        blob = held
+    return int(blob.generation)
 
 
 def _upload_in_parts(path: str, file: IO[bytes], size: int) -> None:
@@ -367,10 +390,10 @@ class _Part(io.RawIOBase):
         return read
 
 
-def _holds(path: str, crc: int) -> bool:
-    """Say whether an object is what was to be written: the answer to an earlier attempt of ours may have been lost."""
+def _held(path: str, crc: int) -> storage.Blob | None:
+    """Return an object that is what was to be written: the answer to an earlier attempt of ours may have been lost."""
     blob = _get(path)
-    return blob is not None and _hexadecimal(blob.crc32c) == f"{crc:08x}"
+    return blob if blob is not None and _hexadecimal(blob.crc32c) == f"{crc:08x}" else None
 
 
 def _blob(path: str, **options: Any) -> storage.Blob:
@@ -449,6 +472,12 @@ def _hexadecimal(crc: str) -> str:
     '000000ff'
     """
     return base64.b64decode(crc).hex()
+
+
+def _note(answer: requests.Response, **options: Any) -> None:
+    """See that the service answers, and when it thinks it is."""
+    _answered.set()
+    _last.date = answer.headers.get("Date", "")
 
 
 def _persistent() -> dict[str, Any]:

@@ -25,6 +25,7 @@ __all__ = [
     "Changed",
     "Checksummed",
     "File",
+    "age",
     "append",
     "at_hand",
     "concatenate",
@@ -60,6 +61,11 @@ def size(path: str) -> int:
 def generation(path: str) -> int:
     """Return a number that changes when a file is written again; 0 where there is no such file."""
     return int(_home(path).generation(path))
+
+
+def age(path: str) -> float:
+    """Return the seconds since a file was written, by the clock of where it lies."""
+    return float(_home(path).age(path))
 
 
 def matching(pattern: str) -> list[str]:
@@ -114,8 +120,8 @@ def open_write(path: str, *, in_parts: bool = False) -> AbstractContextManager[I
     return opened
 
 
-def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> None:
-    """Write a file, atomically.
+def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> int:
+    """Write a file, atomically, and return its generation.
 
     Args:
         path: of the file.
@@ -126,7 +132,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
         Changed: it is of another.
         RemaskError: it cannot be written.
     """
-    _home(path).write_bytes(path, content, generation=generation)
+    return int(_home(path).write_bytes(path, content, generation=generation))
 
 
 def append(path: str, content: bytes) -> None:
@@ -157,9 +163,18 @@ def remove_files(paths: Sequence[str]) -> None:
         _home(paths[0]).remove_files(paths)
 
 
-def remove(path: str) -> None:
-    """Remove a file, or a folder with all it holds; nothing where there is nothing."""
-    _home(path).remove(path)
+def remove(path: str, *, generation: int | None = None) -> None:
+    """Remove a file, or a folder with all it holds; nothing where there is nothing.
+
+    Args:
+        path: of the file or folder.
+        generation: remove only a file, and only if it is still of this generation.
+
+    Raises:
+        Changed: it is of another.
+        RemaskError: it cannot be removed.
+    """
+    _home(path).remove(path, generation=generation)
 
 
 class Checksummed:

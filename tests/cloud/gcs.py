@@ -12,7 +12,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote
@@ -38,7 +39,7 @@ class Object:
     metageneration: int = 1
     given: Mapping[str, Any] = field(default_factory=dict)  # what the client may say of it
     components: int = 0  # it was composed of
-    time: str = field(default_factory=lambda: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    time: str = field(default_factory=lambda: _written(datetime.now(timezone.utc)))
 
     @property
     def crc32c(self) -> str:
@@ -127,6 +128,7 @@ class Storage:
     def clear(self) -> None:
         """Forget everything."""
         self.buckets: dict[str, Bucket] = {}
+        self.ahead = timedelta()  # of this machine's clock is the service's
         self._uploads: dict[str, _Upload] = {}
         self._rewrites: dict[str, int] = {}
         self._generations = itertools.count(1_700_000_000_000_001)
@@ -147,8 +149,16 @@ class Storage:
         held = self.buckets[bucket].objects
         return {name: held[name].content for name in sorted(held) if name.startswith(prefix)}
 
+    def now(self) -> datetime:
+        """Return what the service's clock shows."""
+        return datetime.now(timezone.utc) + self.ahead
+
     def __call__(self, request: Request) -> Response:
-        """Answer a request."""
+        """Answer a request, and say when."""
+        answer = self._answer(request)
+        return answer._replace(headers={**answer.headers, "date": format_datetime(self.now(), usegmt=True)})
+
+    def _answer(self, request: Request) -> Response:
         account = self._account_of(request)
         with self._lock:
             match [request.method, *request.parts]:
@@ -348,7 +358,15 @@ class Storage:
         _check_preconditions(bucket.objects.get(name), query, "if")
         may = {"contentType", "metadata", "contentEncoding", "cacheControl", "contentDisposition", "contentLanguage"}
         kept = {key: value for key, value in given.items() if key in may}
-        made = Object(bucket.name, name, bytes(content), next(self._generations), given=kept, components=components)
+        made = Object(
+            bucket.name,
+            name,
+            bytes(content),
+            next(self._generations),
+            given=kept,
+            components=components,
+            time=_written(self.now()),
+        )
         for key, found in (("crc32c", made.crc32c), ("md5Hash", made.md5)):
             if given.get(key, found) != found:
                 raise HttpError(400, "invalid", f'Provided {key} "{given[key]}" doesn\'t match calculated "{found}".')
@@ -437,6 +455,10 @@ class Storage:
                 + b"\r\n"
             )
         return Response(200, b"".join(answers) + b"--batch--\r\n", {"content-type": "multipart/mixed; boundary=batch"})
+
+
+def _written(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _of_bucket(name: str) -> dict[str, str]:
