@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import safetensors.numpy
 from keras import Variable, layers
@@ -104,12 +105,13 @@ def read_checkpoint(model: BertMaskedLM, path: str | Path) -> CheckpointReport:
 
     Raises:
         RemaskError: no checkpoint there, or a damaged one; a tensor of the encoder that is missing, any of another
-            shape, or a decoder that is not tied to the word embeddings.
+            shape or with values that are no finite numbers, or a decoder that is not tied to the word embeddings.
     """
     with opened(path) as (stored, unused):
         _untie(stored, path)
         weights = table(model)
         missing = _check(weights, stored, path)
+        _check_values([stored[name] for weight in weights for name in weight.names if name in stored], model)
         for weight in weights:
             if missing.isdisjoint(weight.names):
                 weight.assign(stored.pop(name).read() for name in weight.names)
@@ -156,7 +158,7 @@ def _untie(stored: dict[str, Stored], path: str | Path) -> None:
     for second, first in TIED.items():
         if second in stored:
             tensor = stored.pop(second)
-            if not np.array_equal(tensor.read(), stored.setdefault(first, tensor).read()):
+            if not np.array_equal(tensor.read(), stored.setdefault(first, tensor).read(), equal_nan=True):
                 raise RemaskError(
                     f"{path}: {tensor.name} differs from {stored[first].name}, expected equal: in this model the "
                     f"decoder is tied to the word embeddings"
@@ -184,6 +186,21 @@ def _check(weights: list[Weight], stored: Mapping[str, Stored], path: str | Path
             f"Is its config.json that of another model?"
         )
     return {name for name in expected if name not in stored}
+
+
+def _check_values(tensors: Iterable[Stored], model: BertMaskedLM) -> None:
+    """Refuse values with which a model cannot reckon, before any is given to it."""
+    largest = float(ml_dtypes.finfo(model.compute_dtype).max)
+    for tensor in tensors:
+        values = tensor.read()
+        if not values.size or (values.min() >= -largest and values.max() <= largest):  # which a NaN is not
+            continue
+        wrong = values[~(np.abs(values) <= largest)]
+        raise RemaskError(
+            f"{tensor.path}: {tensor.name} has {wrong.size:,} of {values.size:,} values that are no finite numbers in "
+            f"{model.compute_dtype}, {np.isnan(wrong).sum():,} of them NaN; stored as {tensor.dtype}. The weights "
+            f"are broken: take an earlier checkpoint of that model, or copy it again"
+        )
 
 
 def _listed(lines: list[str]) -> str:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from records.errors import RemaskError
 from records.reader import open_data_set
 from trainer import accelerator, checks, lost, pretrained, runs
 from trainer.checkpoint import Evaluation
@@ -37,6 +38,12 @@ def main(options: EvaluateOptions) -> None:
         with checks.errors_explained(data_set):
             found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
+    if not math.isfinite(found.loss):
+        raise RemaskError(
+            f"{name}: its loss on {data} is {found.loss}: its weights are finite, but what {model.compute_dtype} "
+            f"makes of them is not, so there is nothing to measure. Give --dtype float32 if that was another; else "
+            f"the weights are broken: take an earlier checkpoint of that model"
+        )
     print(
         f"{name} on {data_set.manifest.examples('validation'):,} held-out sequences of {data}, "
         f"{found.tokens:,} masked tokens: loss {found.loss:.4f}, perplexity {found.perplexity:,.2f}, "

@@ -158,7 +158,16 @@ def batch_of(encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "Batch":
 
 
 def chosen(text: str, logits: "NDArray[np.float32]", artifact: TokenizerArtifact, *, top_k: int) -> Filled:
-    """Return a text with the most probable tokens, from the logits of its [MASK]s, float32 `[masks, V]`."""
+    """Return a text with the most probable tokens, from the logits of its [MASK]s, float32 `[masks, V]`.
+
+    Raises:
+        RemaskError: the logits are no finite numbers, so there is no most probable one.
+    """
+    if not np.isfinite(logits).all():
+        raise RemaskError(
+            f"text: what the model computes for {text!r} is no finite number, though its weights are; they are broken: "
+            f"take an earlier checkpoint of that model"
+        )
     tokenizer = artifact.tokenizer()
     masks = []
     for scores in logits:

@@ -77,10 +77,12 @@ def rank(logits: Tensor, ids: Tensor) -> Tensor:
     """Return how many tokens stand before the true one, int32 `[B, P]`, in the order in which `top_k` lists them.
 
     Of equal scores the lower id stands first: without that rule a model that says nothing would be right every time.
+    So would one that says NaN, which is above nothing, if each token that is not behind the true one did not count.
 
     >>> rank(ops.array([[[3.0, 7.0, 3.0]]]), ops.array([[2]])).numpy().tolist()
     [[2]]
     """
     true = ops.take_along_axis(logits, ids[..., None], axis=-1)  # [B, P, 1]
-    lower = ops.arange(logits.shape[-1], dtype=ids.dtype) < ids[..., None]  # [B, P, V]
-    return ops.sum(ops.cast((logits > true) | (ops.equal(logits, true) & lower), "int32"), axis=-1)
+    no_lower = ops.arange(logits.shape[-1], dtype=ids.dtype) >= ids[..., None]  # [B, P, V], the true one included
+    behind = (logits < true) | (ops.equal(logits, true) & no_lower)
+    return ops.sum(ops.cast(ops.logical_not(behind), "int32"), axis=-1)

@@ -94,7 +94,7 @@ class Session:
         if wrong.size:
             first = wrong[0]
             what = f"the loss is {steps.loss[first]}, the norm of its gradient {steps.gradient_norm[first]}"
-            raise self._broken(self.step + int(first) + 1, what)
+            raise self._broken(self.step + int(first) + 1, what, learnt=self.step + int(first))
         self.step += count
         return steps
 
@@ -103,7 +103,7 @@ class Session:
         if evaluation is None:  # stopped: continued, the run begins with it
             return
         if not math.isfinite(evaluation.loss):
-            raise self._broken(self.step, f"the held-out loss is {evaluation.loss}")
+            raise self._broken(self.step, f"the held-out loss is {evaluation.loss}", learnt=self.step)
         self.evaluations.append(evaluation)
         self.progress.record_evaluation(evaluation)
         if self.workers.place.leads:
@@ -122,10 +122,17 @@ class Session:
         try:
             self.saved = checkpoint.save(folder, state, self.variables)
         except FloatingPointError as error:
-            raise self._broken(self.step, str(error)) from error
+            raise self._broken(self.step, str(error), learnt=self.step) from error
         checkpoint.prune(folder, newest=self.step, keep=self.options.keep_checkpoints, best_step=best_step)
 
-    def _broken(self, step: int, what: str) -> RemaskError:
+    def _broken(self, step: int, what: str, *, learnt: int) -> RemaskError:
+        """Return what to say of a step at which something is no number, after `learnt` updates of the weights."""
+        if not learnt:
+            return RemaskError(
+                f"step {step}: {what}, before anything was learnt: the weights of model {self.options.model} that the "
+                f"run starts from are at fault, or their dtype {self.options.dtype}; not the learning rate. Nothing is "
+                f"saved. Begin with another model, or with dtype float32 where it was another"
+            )
         last = f"The last good checkpoint is {self.saved}" if self.saved else "No checkpoint had been saved yet"
         return RemaskError(
             f"step {step}: {what}. Nothing is saved from here on. {last}. Begin a new run with a lower "

@@ -31,6 +31,7 @@ class Stored(NamedTuple):
 
     file: Any
     name: str
+    path: str  # of the file
 
     @property
     def dtype(self) -> str:
@@ -43,8 +44,9 @@ class Stored(NamedTuple):
         return tuple(self.file.get_slice(self.name).get_shape())
 
     def read(self) -> NDArray[np.float32]:
-        """Read the values."""
-        return np.asarray(self.file.get_tensor(self.name), np.float32)
+        """Read the values; what is beyond float32 becomes infinite."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self.file.get_tensor(self.name), np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,13 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
     twice = []
     names = _files(str(path))
     with ExitStack() as files:
-        for name, at_hand in zip(names, files.enter_context(storage.at_hand(names)), strict=True):
+        for of, at_hand in zip(names, files.enter_context(storage.at_hand(names)), strict=True):
             try:
                 file = files.enter_context(safe_open(at_hand, framework="np"))
             except (SafetensorError, OSError) as error:
-                raise RemaskError(f"{name}: missing or damaged ({error}); copy the checkpoint again") from error
+                raise RemaskError(f"{of}: missing or damaged ({error}); copy the checkpoint again") from error
             for name in file.keys():  # noqa: SIM118  it is no dict
-                today, tensor = _today(name), Stored(file, name)
+                today, tensor = _today(name), Stored(file, name, of)
                 if not IGNORED.fullmatch(today) and stored.setdefault(today, tensor) is not tensor:
                     twice.append(name)
         yield stored, twice

@@ -251,6 +251,54 @@ def test_a_decoder_of_its_own_is_refused(tensors: Tensors, tmp_path: Path, secon
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype", "counted"),
+    [
+        (np.nan, "float32", "1 of 256 values that are no finite numbers in float32, 1 of them NaN; stored as F32"),
+        (np.inf, "float32", "1 of 256 values that are no finite numbers in float32, 0 of them NaN; stored as F32"),
+        (-np.inf, "float16", "1 of 256 values that are no finite numbers in float32, 0 of them NaN; stored as F16"),
+        (1e39, "float64", "1 of 256 values that are no finite numbers in float32, 0 of them NaN; stored as F64"),
+        (-1e39, "float64", "1 of 256 values that are no finite numbers in float32, 0 of them NaN; stored as F64"),
+    ],
+)
+def test_a_value_that_is_no_finite_number_is_refused(tensors: Tensors, tmp_path: Path, value, dtype, counted):
+    broken = tensors[KEY].astype(dtype)
+    broken[3, 5] = value
+    text = refusal({**tensors, KEY: broken}, tmp_path)
+    assert text.startswith(f"{tmp_path}/model.safetensors: {KEY} has {counted}")
+    assert "take an earlier checkpoint" in text
+
+
+def test_each_tensor_is_looked_at_also_that_with_two_names(tensors: Tensors, tmp_path: Path):
+    for name in (WORDS, "cls.predictions.bias", "bert.encoder.layer.2.output.LayerNorm.weight"):
+        broken = {**tensors, name: np.full_like(tensors[name], np.nan)}
+        broken["cls.predictions.decoder.weight"] = broken[WORDS]
+        assert f": {name} has {tensors[name].size:,} of " in refusal(broken, tmp_path)
+
+
+def test_the_file_of_a_checkpoint_in_shards_is_named(tensors: Tensors, tmp_path: Path):
+    files = {"a.safetensors": {KEY: np.full_like(tensors[KEY], np.inf)}}
+    files["b.safetensors"] = {name: tensor for name, tensor in tensors.items() if name != KEY}
+    for file, held in files.items():
+        save_file(held, tmp_path / file)
+    index = {"weight_map": {name: file for file, held in files.items() for name in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert refused_path(tmp_path).startswith(f"{tmp_path}/a.safetensors: {KEY} has 256 of 256 values ")
+
+
+def test_what_is_not_read_may_hold_anything(tensors: Tensors, tmp_path: Path):
+    more = {"classifier.bias": np.full(2, np.nan, np.float32), "pooler.dense.bias": np.full(2, np.inf, np.float32)}
+    model, _ = read({**tensors, **more}, tmp_path)
+    assert_holds(model, tensors)
+
+
+def test_a_value_beyond_the_arithmetic_is_refused(tensors: Tensors, tmp_path: Path):
+    large = {**tensors, KEY: tensors[KEY] * 0 + np.float32(3.4e38)}
+    read(large, tmp_path)  # of float32
+    with pytest.raises(RemaskError, match="256 of 256 values that are no finite numbers in bfloat16, 0 of them NaN"):
+        bridge.read_checkpoint(BertMaskedLM(CONFIG, seed=0, dtype="mixed_bfloat16"), tmp_path)
+
+
 def refused_path(path: Path | str) -> str:
     with pytest.raises(RemaskError) as refused:
         bridge.read_checkpoint(fresh(), path)

@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
+from tests.trainer import made
 from trainer import evaluate
 from trainer.accelerator import choose_strategy
-from trainer.config import EvaluateOptions, ModelConfig
+from trainer.config import DTYPES, EvaluateOptions, ModelConfig
 from trainer.data import HeldOut, eval_batches
 from trainer.evaluate import Evaluator, main
 from trainer.loss import sums
@@ -78,6 +79,25 @@ def test_command_prints_one_line(tiny_data_set, trained_run, capsys):
     assert said[1].startswith(f"{name} on 37 held-out sequences of {tiny_data_set}, 69 masked tokens: loss ")
     main(EvaluateOptions(run_dir=trained_run, global_batch_size=16))  # the run knows its data
     assert capsys.readouterr().out == output
+
+
+def test_weights_that_are_no_numbers_are_refused(tiny_data_set, trained_run, tmp_path, capsys):
+    folder = made.changed(f"{trained_run}/export", tmp_path / "model", made.one_nan)
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(data=tiny_data_set, model=folder, global_batch_size=16))
+    assert str(refused.value).startswith(f"{folder}/model.safetensors: bert.embeddings.LayerNorm.bias has 1 of 16 ")
+    assert "accuracy" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_loss_that_is_no_number_is_refused(tiny_data_set, trained_run, tmp_path, capsys, dtype):
+    folder = made.changed(f"{trained_run}/export", tmp_path / "model", made.overflowing)
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(data=tiny_data_set, model=folder, global_batch_size=16, dtype=dtype))
+    assert str(refused.value).startswith(f"{folder}: its loss on {tiny_data_set} is nan: ")
+    assert f" {dtype.removeprefix('mixed_')} " in str(refused.value)
+    assert "--dtype float32" in str(refused.value)
+    assert "accuracy" not in capsys.readouterr().out
 
 
 def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, trained_run):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from records.errors import RemaskError
+from tests.trainer import made
 from trainer.accelerator import choose_strategy
 from trainer.config import FillMaskOptions, ModelConfig
 from trainer.fill_mask import Filler, encode, fill, main, table
@@ -103,6 +104,21 @@ def test_a_line_that_cannot_be_filled_is_named(trained_run, monkeypatch):
     assert str(refused.value) == (
         "standard input, line 2: text: no [MASK] in 'nothing'; write [MASK] where a word is to be filled in"
     )
+
+
+def test_a_model_of_broken_weights_fills_nothing(trained_run, tmp_path, monkeypatch, capsys):
+    folder = made.changed(f"{trained_run}/export", tmp_path / "nan", made.one_nan)
+    with pytest.raises(RemaskError) as refused:
+        main(FillMaskOptions(text="the [MASK]", model=folder))
+    assert str(refused.value).startswith(f"{folder}/model.safetensors: bert.embeddings.LayerNorm.bias has 1 of 16 ")
+    folder = made.changed(f"{trained_run}/export", tmp_path / "overflow", made.overflowing)
+    with pytest.raises(RemaskError) as refused:
+        main(FillMaskOptions(text="the [MASK]", model=folder))
+    assert str(refused.value).startswith("text: what the model computes for 'the [MASK]' is no finite number, ")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the [MASK]\n"))
+    with pytest.raises(RemaskError, match=r"^standard input, line 1: text: what the model computes "):
+        main(FillMaskOptions(text="-", model=folder))
+    assert capsys.readouterr().out == ""
 
 
 def test_run_that_has_exported_nothing(tmp_path):

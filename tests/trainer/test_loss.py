@@ -47,6 +47,15 @@ def test_a_model_that_says_nothing_is_not_right():
     assert [float(value) for value in (found.weight, found.correct, found.top5)] == [6, 0, 2]  # ids 3 and 4 of 3..8
 
 
+def test_what_is_no_number_is_not_right():
+    nan = float("nan")
+    scores = tf.constant([[[nan] * 9, [nan, *[1.0] * 8], [5.0, *[nan] * 8]]])
+    found = sums(scores, tf.constant([[3, 0, 0]]), tf.ones([1, 3]))
+    assert [float(value) for value in (found.weight, found.correct, found.top5)] == [3, 0, 0]
+    assert np.isnan(found.loss)
+    assert rank(scores, tf.constant([[3, 0, 0]])).numpy().tolist() == [[9, 9, 8]]
+
+
 def test_sums_of_parts_are_the_sums_of_the_whole():
     logits = tf.random.stateless_normal([4, 3, 11], [1, 2])
     ids, weights = tf.reshape(tf.range(12) % 11, [4, 3]), tf.cast(tf.reshape(tf.range(12) % 4 > 0, [4, 3]), tf.float32)

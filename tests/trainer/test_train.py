@@ -17,6 +17,7 @@ import pytest
 from records.errors import RemaskError
 from records.reader import open_data_set
 from tests.cloud import metadata
+from tests.trainer import made
 from trainer import checkpoint, notices
 from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
@@ -227,7 +228,32 @@ def test_loss_that_is_no_number_stops_the_run(options, tmp_path):
     step = len(checkpoint.paths(f"{tmp_path}/checkpoints")) and last_state(run)[0].step
     assert str(stopped.value).startswith(f"step {step + 1}: the loss is nan, the norm of its gradient nan. ")
     assert f"The last good checkpoint is {tmp_path}/checkpoints/step-{step:08}. " in str(stopped.value)
+    assert "a lower learning_rate" in str(stopped.value)
     assert not Path(tmp_path, "export").exists()
+
+
+def test_starting_weights_that_are_no_numbers_are_refused_before_the_first_step(options, whole, tmp_path):
+    run, _, _ = whole
+    folder = made.changed(f"{run.run_dir}/export", tmp_path / "start", made.one_nan)
+    with pytest.raises(RemaskError) as stopped:
+        train(replace(options, model=folder, run_dir=str(tmp_path / "run")))
+    assert str(stopped.value).startswith(f"{folder}/model.safetensors: bert.embeddings.LayerNorm.bias has 1 of 16 ")
+    assert not Path(tmp_path, "run", "metrics.jsonl").exists()
+
+
+def test_a_start_that_computes_no_numbers_is_blamed_and_not_the_learning_rate(options, whole, tmp_path):
+    run, _, _ = whole
+    folder = made.changed(f"{run.run_dir}/export", tmp_path / "start", made.overflowing)
+    with pytest.raises(RemaskError) as stopped:
+        train(replace(options, model=folder, run_dir=str(tmp_path / "run")))
+    said = str(stopped.value)
+    assert said.startswith(
+        f"step 0: the held-out loss is nan, before anything was learnt: the weights of model {folder} "
+    )
+    assert "not the learning rate" in said
+    assert "lower learning_rate" not in said
+    assert "float32" in said
+    assert not Path(tmp_path, "run", "checkpoints").exists()
 
 
 def test_damaged_shard_is_named_with_what_to_do(options, tmp_path):
