@@ -1,11 +1,14 @@
 import functools
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from records.reader import open_data_set
-from trainer import checkpoint
+from tests.trainer.make_goldens import recipe
+from tests.trainer.make_training_goldens import GOLDENS
+from trainer import bridge, checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.config import ModelConfig, TrainOptions
 from trainer.data import dealt, train_batches
@@ -48,6 +51,57 @@ def trained(folder, *, replicas, dropout=0.0, dtype="float32", counts=(STEPS,), 
 @pytest.fixture(scope="module")
 def one(tiny_data_set):
     return trained(tiny_data_set, replicas=1)
+
+
+def test_three_steps_are_those_of_pytorch():
+    goldens = json.loads(GOLDENS.read_text())
+    options = TrainOptions(**goldens["options"])
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertMaskedLM(ModelConfig(**goldens["config"], **no_dropout, cls_token_id=goldens["cls_token_id"]), seed=0)
+    weights = bridge.table(model)
+    for weight in weights:
+        weight.assign([recipe(name, weight.shape) for name in weight.names])
+    optimizer = make_optimizer(model.trainable_variables, make_schedule(options), weight_decay=options.weight_decay)
+    loop = TrainLoop(tf.distribute.get_strategy(), model, optimizer, seed=0, clip_norm=options.clip_norm)
+    norms = []
+    for number, (sequences, wanted) in enumerate(zip(goldens["batches"], goldens["steps"], strict=True)):
+        ((loss,), (norm,), _, _) = loop(Again(batch_of(sequences)), number, 1)
+        assert loss == pytest.approx(wanted["loss"], abs=1e-5)
+        assert norm == pytest.approx(wanted["gradient_norm"], rel=1e-5)
+        norms.append(norm)
+        tensors = {name: value.ravel() for weight in weights for name, value in weight.tensors().items()}
+        assert tensors.keys() == wanted["weights"].keys()
+        for name, some in wanted["weights"].items():
+            found = tensors[name][tensors[name].size // 2 :][: len(some)]
+            # A key's bias adds the same to all scores of a query, so its gradient is nothing but rounding.
+            within = 1e-4 if name.endswith("key.bias") else 2e-6
+            np.testing.assert_allclose(found, some, rtol=0, atol=within, err_msg=name)
+    assert min(norms) < options.clip_norm < max(norms)  # both kinds of step are among them
+
+
+def batch_of(sequences):
+    """Return the batch of some sequences of the goldens: their ids, and their targets by position."""
+    places = max(len(targets) for _, targets in sequences)
+    padded = [
+        [*((int(at), word, 1.0) for at, word in targets.items()), *[(0, 0, 0.0)] * places] for _, targets in sequences
+    ]
+    positions, words, weights = np.moveaxis(np.array([row[:places] for row in padded]), -1, 0)
+    return {
+        "input_ids": tf.constant([ids for ids, _ in sequences]),
+        "masked_lm_positions": tf.constant(positions, tf.int32),
+        "masked_lm_ids": tf.constant(words, tf.int32),
+        "masked_lm_weights": tf.constant(weights, tf.float32),
+    }
+
+
+class Again:
+    """Batches that are all the same."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __next__(self):
+        return self.batch
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
