@@ -12,7 +12,6 @@ TPU_COMPILER := .venv-tpu/ready
 
 SAMPLE := out/sample
 RUN_DIR = $(or $(RUN),$(patsubst %/,%,$(or $(DATA),$(SAMPLE)))-run)
-PROBE := I have watched this [MASK] and it was awesome.
 
 OPTIONS := CSV OUT TOKENIZER MAX_SEQ_LENGTH LONG_TEXT PROCESSES RUNNER PROJECT REGION BUCKET WORKERS JOB_ENDPOINT DATA RUN MODEL TPU ZONE TEXT TOP_K FROM N SPLIT ROUNDS TOPOLOGY BATCH LENGTH ARGS
 # An option counts where it is given on the command line of make: not what the environment happens to hold by that name.
@@ -64,7 +63,6 @@ show: $(READY) ## print decoded sequences [DATA=dir] [N=3] [SPLIT=train] [ARGS=-
 train: $(READY) $(if $(DATA),,$(SAMPLE)/manifest.json) ## train, evaluate, export [DATA=dir] [RUN=dir] [MODEL=name-or-folder] [TPU=local|name] [ZONE=] [PROJECT=]
 	@$(PY) -m trainer train $(if $(DATA),,--preset sample) --data "$${DATA:-$(SAMPLE)}" --run_dir "$(RUN_DIR)" \
 		$(call flag,MODEL,model) $(TPU_FLAGS) $(ARGS)
-	@$(PY) -m trainer fill-mask --run_dir "$(RUN_DIR)" --text "$(PROBE)"
 
 $(SAMPLE)/manifest.json: | $(READY)
 	@$(PY) -m pipelines records --preset sample --out $(SAMPLE)

@@ -198,6 +198,18 @@ def _word(value: Any) -> str:
     return shlex.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def make_option(name: str, value: str) -> str:
+    """Return an option of make's as one would type it into a shell.
+
+    >>> print(make_option("RUN", "out/run"), make_option("TEXT", "a [MASK]."), make_option("TEXT", "5 $ [MASK]"))
+    RUN=out/run TEXT="a [MASK]." TEXT='5 $$ [MASK]'
+    """
+    quoted = shlex.quote(value)
+    if quoted != value and not set('"$`!\\') & set(value):
+        quoted = f'"{value}"'
+    return f"{name}={quoted}".replace("$", "$$")
+
+
 def _shown(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_word(value)}" for name, value in values.items())
 

@@ -40,6 +40,11 @@ def test_records_behind_a_job_server():
     )
 
 
+def test_to_train_is_one_command_whatever_the_language_of_the_text():
+    asked = made("train", "DATA=d", "ARGS=--probes ''")
+    assert asked == "-m trainer train --data d --run_dir d-run --probes"
+
+
 def test_what_the_environment_happens_to_hold_is_no_option(monkeypatch):
     monkeypatch.setenv("PROJECT", "somebody's")
     monkeypatch.setenv("RUNNER", "dataflow")

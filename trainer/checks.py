@@ -9,7 +9,6 @@ from records.errors import RemaskError
 from records.manifest import SPLITS
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
-from trainer.fill_mask import encode
 
 
 def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
@@ -60,19 +59,6 @@ def errors_explained(data_set: DataSet) -> Iterator[None]:
 def _names_a_shard(message: str, data_set: DataSet) -> bool:
     shards = data_set.manifest.data.splits.values()
     return any(data_set.path(shard.file) in message for split in shards for shard in split)
-
-
-def check_probes(probes: tuple[str, ...], data_set: DataSet, config: ModelConfig) -> None:
-    """Refuse a probe that cannot be filled.
-
-    Raises:
-        RemaskError: it has no [MASK], or it is too long.
-    """
-    for probe in probes:
-        try:
-            encode(probe, data_set.tokenizer, longest=config.max_position_embeddings)
-        except RemaskError as error:
-            raise RemaskError(f"probes: {error}") from None
 
 
 def batch_size(options: TrainOptions, *, replicas: int) -> int:

@@ -90,6 +90,10 @@ PROBES = (
     "I have watched this [MASK] and it was awesome.",
     "The acting was [MASK] and I loved it.",
 )
+"""What is filled while a model of film reviews is trained, with the mask token of its tokenizer."""
+
+NO_PROBES = ("",)
+"""The option `probes` where nothing is to be filled."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sample": {
@@ -196,7 +200,11 @@ class TrainOptions:
     project: str = option("", _PROJECT_HELP, group="devices")
     devices: int = option(0, "replicas to train on; 0 is every GPU, or else one CPU", group="devices")
     probes: tuple[str, ...] = option(
-        PROBES, "sentences with a [MASK] to fill at each evaluation", group="what", metavar="TEXT"
+        (),
+        'sentences with a mask token to fill at each evaluation; "" for none. When not given, two that suit the data: '
+        "of film reviews, or out of the held-out text",
+        group="what",
+        metavar="TEXT",
     )
 
     def __post_init__(self) -> None:
@@ -239,6 +247,7 @@ class TrainOptions:
                 self.run_dir,
                 f"a folder in a bucket, as in RUN=gs://BUCKET/run, since the hosts of TPU {self.tpu} write there, too",
             )
+        require("" not in self.probes or self.probes == NO_PROBES, "probes", "an empty one", "none beside others")
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 
 

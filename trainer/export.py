@@ -1,5 +1,6 @@
 """Writes a model as HuggingFace does: config, weights, tokenizer, and a card that says what it is."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,12 @@ import keras
 
 from records import manifest as manifests
 from records import storage, tokenizer
+from records.command_line import make_option
 from records.errors import RemaskError
 from records.manifest import Manifest
+from records.reader import open_data_set
 from records.tokenizer import TokenizerArtifact
-from trainer import bridge, checkpoint, runs
+from trainer import bridge, checkpoint, probes, runs
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ExportOptions, ModelConfig
 from trainer.model import BertMaskedLM
@@ -30,8 +33,22 @@ def main(options: ExportOptions) -> None:
     chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
     model = BertMaskedLM(ModelConfig(**run["model"]), seed=0)
     checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-    write(model, out, artifact=tokenizer.load(data), manifest=made, saved=chosen)
-    print(f'exported step {chosen.step} to {out}; try: make fill-mask MODEL={out} TEXT="..."')
+    artifact = tokenizer.load(data)
+    example = _example(data, artifact, run)
+    write(model, out, artifact=artifact, manifest=made, saved=chosen, example=example)
+    shown = f"{make_option('MODEL', out)} {make_option('TEXT', example)}"
+    print(f"exported step {chosen.step} to {out}; try: make fill-mask {shown}")
+
+
+def _example(data: str, artifact: TokenizerArtifact, run: runs.Run) -> str:
+    """Return a text to try the model with: the one that the run has shown, where its data can still be read."""
+    try:
+        chosen = probes.choose(
+            run["options"]["probes"], open_data_set(data), longest=run["model"]["max_position_embeddings"]
+        )
+    except RemaskError:
+        chosen = ()
+    return probes.example(chosen, artifact)
 
 
 def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
@@ -51,9 +68,15 @@ def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
 
 
 def write(
-    model: keras.Model, folder: str, *, artifact: TokenizerArtifact, manifest: Manifest, saved: Checkpoint
+    model: keras.Model,
+    folder: str,
+    *,
+    artifact: TokenizerArtifact,
+    manifest: Manifest,
+    saved: Checkpoint,
+    example: str,
 ) -> None:
-    """Write everything; the card last, by which an export is known to be complete.
+    """Write everything; the card last, by which an export is known to be complete, with an example of a text in it.
 
     Raises:
         RemaskError: the folder has a README.md that is no card of ours.
@@ -62,7 +85,7 @@ def write(
     storage.remove(storage.join(folder, runs.CARD))
     bridge.write_checkpoint(model, folder)
     artifact.save(folder)
-    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, mask_token=artifact.mask_token).encode())
+    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
 
 
 def is_final(folder: str, last: Checkpoint) -> bool:
@@ -75,7 +98,7 @@ def is_final(folder: str, last: Checkpoint) -> bool:
     return any(_after(step, last.run["options"]) in text for step in steps)
 
 
-def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
+def card(manifest: Manifest, saved: Checkpoint, *, example: str) -> str:
     """Return the model card: what the model was trained on, how, what it is worth and how to use it."""
     options = {**saved.run["options"], "global_batch_size": saved.run["global_batch_size"]}
     data = manifest.data
@@ -106,7 +129,8 @@ def card(manifest: Manifest, saved: Checkpoint, *, mask_token: str) -> str:
         _rows(("option", "value"), _shown_options(options)),
         "## Use",
         "```python\nfrom transformers import pipeline\n\n"
-        f'fill = pipeline("fill-mask", model="path/to/this/folder")\nfill("A film that I {mask_token} at once.")\n```',
+        f'fill = pipeline("fill-mask", model="path/to/this/folder")\n'
+        f"fill({json.dumps(example, ensure_ascii=False)})\n```",
     ]
     return "\n\n".join(sections) + "\n"
 

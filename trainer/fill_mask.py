@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Batch = dict[str, NDArray[np.int32]]
+
+
+class Probe(NamedTuple):
+    """A text with a [MASK] that is filled again and again."""
+
+    text: str
+    answer: str = ""  # what stood there, of a text out of the data
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Filled:
     text: str
     masks: tuple[tuple[Candidate, ...], ...]  # for each [MASK] the candidates, the most probable first
     sentence: str  # the text with the first candidate in each place
+    answer: str = ""  # what stood there, where that is known
 
 
 def main(options: FillMaskOptions) -> None:
@@ -106,7 +114,7 @@ class Filler:
     Args:
         strategy: made the model.
         model: `trainer.model.BertMaskedLM`.
-        texts: with a [MASK] each.
+        probes: the texts.
         artifact: the tokenizer.
         top_k: candidates of each [MASK].
 
@@ -118,7 +126,7 @@ class Filler:
         self,
         strategy: "tf.distribute.Strategy",
         model: "keras.Model",
-        texts: Sequence[str],
+        probes: Sequence[Probe],
         artifact: TokenizerArtifact,
         *,
         top_k: int,
@@ -126,19 +134,19 @@ class Filler:
         import tensorflow as tf
 
         self._strategy, self._model = strategy, model
-        encoded = [encode(text, artifact, longest=model.config.max_position_embeddings) for text in texts]
-        self._texts, self._artifact, self._top_k = texts, artifact, top_k
+        encoded = [encode(probe.text, artifact, longest=model.config.max_position_embeddings) for probe in probes]
+        self._probes, self._artifact, self._top_k = probes, artifact, top_k
         self._masks, self._batch = [len(places) for _, places in encoded], batch_of(encoded) if encoded else {}
         self._logits = tf.function(self._on_all_replicas)
 
     def __call__(self) -> list[Filled]:
         """Fill all texts."""
-        if not self._texts:
+        if not self._probes:
             return []
         logits = np.asarray(self._logits(), np.float32)
         return [
-            chosen(text, scores[:masks], self._artifact, top_k=self._top_k)
-            for text, scores, masks in zip(self._texts, logits, self._masks, strict=True)
+            replace(chosen(text, scores[:masks], self._artifact, top_k=self._top_k), answer=answer)
+            for (text, answer), scores, masks in zip(self._probes, logits, self._masks, strict=True)
         ]
 
     def _on_all_replicas(self) -> "tf.Tensor":
@@ -210,19 +218,20 @@ def table(filled: Filled) -> str:
     width = max(len(candidate.token) for candidates in filled.masks for candidate in candidates)
     for number, candidates in enumerate(filled.masks, start=1):
         if len(filled.masks) > 1:
-            lines.append(f"  [MASK] {number}")
+            lines.append(f"  mask {number}")
         lines += [f"  {candidate.token:<{width}}  {candidate.probability:.4f}" for candidate in candidates]
     return "\n".join([*lines, f"= {filled.sentence}"])
 
 
-def line(filled: Filled) -> str:
+def line(filled: Filled, *, top_k: int = 3) -> str:
     """Return one line that shows a filled text.
 
-    >>> line(Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film"))
-    'a [MASK] -> film 0.50, dog 0.25'
+    >>> line(Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film", answer="cat"))
+    'a [MASK] (cat) -> film 0.50, dog 0.25'
     """
-    shown = " | ".join(", ".join(f"{each.token} {each.probability:.2f}" for each in mask) for mask in filled.masks)
-    return f"{filled.text} -> {shown}"
+    best = (mask[:top_k] for mask in filled.masks)
+    shown = " | ".join(", ".join(f"{each.token} {each.probability:.2f}" for each in mask) for mask in best)
+    return f"{filled.text}{f' ({filled.answer})' if filled.answer else ''} -> {shown}"
 
 
 def _softmax(scores: Any) -> Any:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from records.command_line import make_option
 from records.reader import DataSet, open_data_set
-from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, runs, workers
+from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, probes, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
 from trainer.config import ModelConfig, TrainOptions, usual_dtype
 from trainer.data import HeldOut, dealt, train_batches
@@ -49,16 +50,18 @@ def train(
     data_set = open_data_set(options.data)
     digest = data_set.manifest.digest()
     found = runs.resume(options, manifest_digest=digest, say=say)
-    if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
-        say(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options)}")
-        return 0
     if found:
         config, start = ModelConfig(**found[0].run["model"]), None
     else:
         start = pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
         config = start.config
     checks.check_data(data_set, config, name=options.model)
-    checks.check_probes(options.probes, data_set, config)
+    filled = probes.choose(options.probes, data_set, longest=config.max_position_embeddings)
+    example = probes.example(filled, data_set.tokenizer)
+    if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
+        ending = _next(options, example)
+        say(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{ending}")
+        return 0
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
@@ -91,6 +94,8 @@ def train(
             notices.watched(progress.say) as noticed,
         ):
             progress.say(introduction(options, data_set, model, strategy, batch_size))
+            if note := probes.note(filled):
+                progress.say(f"probes   {note}")
             if at.step:
                 progress.say(f"continue after step {at.step}")
             session = Session(
@@ -102,7 +107,7 @@ def train(
                 batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
                 evaluate=Evaluator(strategy, model),
                 held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
-                fill=fill_mask.Filler(strategy, model, options.probes, data_set.tokenizer, top_k=3),
+                fill=fill_mask.Filler(strategy, model, filled, data_set.tokenizer, top_k=5),
                 learning_rate=lambda step: float(schedule(step)),
                 progress=progress,
                 workers=together,
@@ -125,8 +130,12 @@ def train(
                 artifact=data_set.tokenizer,
                 manifest=data_set.manifest,
                 saved=saved,
+                example=example,
             )
-            print(conclusion(options, session.evaluations, best_step=saved.step, seconds=time.monotonic() - began))
+            seconds = time.monotonic() - began
+            print(conclusion(options, session.evaluations, best_step=saved.step, seconds=seconds, example=example))
+            if filled:  # by the model that was exported
+                print(fill_mask.table(session.fill()[0]))
         together.meet()  # nobody leaves before the chief has written, whom that would disturb
         return 0
 
@@ -152,7 +161,9 @@ def introduction(
     )
 
 
-def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best_step: int, seconds: float) -> str:
+def conclusion(
+    options: TrainOptions, evaluations: Sequence[Evaluation], *, best_step: int, seconds: float, example: str
+) -> str:
     """Return what was made, what it is worth, and what to do next."""
     first, last = evaluations[0], evaluations[-1]
     return "\n".join(
@@ -160,7 +171,7 @@ def conclusion(options: TrainOptions, evaluations: Sequence[Evaluation], *, best
             f"held-out, step {first.step} -> {last.step}: loss {first.loss:.4f} -> {last.loss:.4f}, perplexity "
             f"{first.perplexity:,.2f} -> {last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}",
             f"{duration(seconds)} in all; exported the model after step {best_step}, the best on the held-out split",
-            _next(options),
+            _next(options, example),
         )
     )
 
@@ -194,9 +205,9 @@ def _progress(options: TrainOptions, at: Checkpoint) -> Progress:
     )
 
 
-def _next(options: TrainOptions) -> str:
-    text = options.probes[0] if options.probes else "..."
-    return f'model    {runs.export(options.run_dir)}\ntry      make fill-mask RUN={options.run_dir} TEXT="{text}"'
+def _next(options: TrainOptions, example: str) -> str:
+    command = f"make fill-mask {make_option('RUN', options.run_dir)} {make_option('TEXT', example)}"
+    return f"model    {runs.export(options.run_dir)}\ntry      {command}"
 
 
 def _train_batches(

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
-from trainer.checks import batch_size, check_data, check_probes, errors_explained
+from trainer.checks import batch_size, check_data, errors_explained
 from trainer.config import ModelConfig, TrainOptions
 
 CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
@@ -19,7 +19,6 @@ def data_set(tiny_data_set):
 
 def test_what_fits_is_let_through(data_set):
     check_data(data_set, CONFIG, name="toy")
-    check_probes(("a [MASK].",), data_set, CONFIG)
 
 
 def test_sequences_beyond_the_positions(data_set):
@@ -77,14 +76,6 @@ def test_what_tensorflow_raises_is_explained(data_set, error, said):
 def test_another_file_that_is_gone_is_no_damaged_shard(data_set):
     with pytest.raises(tf.errors.NotFoundError), errors_explained(data_set):
         raise tf.errors.NotFoundError(None, None, "out/run/tensorboard/events.out; No such file or directory")
-
-
-def test_probes_that_cannot_be_filled(data_set):
-    with pytest.raises(RemaskError) as refused:
-        check_probes(("a [MASK].", "nothing here"), data_set, CONFIG)
-    assert (
-        str(refused.value) == "probes: text: no [MASK] in 'nothing here'; write [MASK] where a word is to be filled in"
-    )
 
 
 def test_global_batch_is_dealt_out_evenly():

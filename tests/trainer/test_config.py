@@ -6,6 +6,7 @@ from records.command_line import parse_options
 from records.errors import RemaskError
 from trainer.config import (
     CONTINUABLE,
+    NO_PROBES,
     PRESETS,
     SCRATCH,
     EvaluateOptions,
@@ -111,6 +112,7 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
             "project: found mine, expected none unless tpu is the name of a TPU: give TPU=",
         ),
         ({"tpu": "local", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
+        ({"probes": ("", "a [MASK]")}, "probes: found an empty one, expected none beside others"),
         ({"seed": -1}, "seed: found -1, expected 0 to 2**63 - 1"),
     ],
 )
@@ -118,6 +120,11 @@ def test_options_out_of_range(options, message):
     with pytest.raises(RemaskError) as refused:
         TrainOptions(**options)
     assert str(refused.value) == message
+
+
+def test_probes_can_be_switched_off():
+    assert parse_options(TrainOptions, ["--probes", ""], prog="train").probes == NO_PROBES
+    assert parse_options(TrainOptions, [], prog="train").probes == ()
 
 
 def test_other_commands_check_theirs():

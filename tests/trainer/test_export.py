@@ -17,7 +17,10 @@ def test_command_writes_what_the_run_wrote(trained_run, tmp_path, capsys):
     main(ExportOptions(run_dir=trained_run, out=str(out)))
     for file in ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         assert (out / file).read_bytes() == Path(trained_run, "export", file).read_bytes(), file
-    assert capsys.readouterr().out == (f'exported step 40 to {out}; try: make fill-mask MODEL={out} TEXT="..."\n')
+    assert capsys.readouterr().out == (
+        f'exported step 40 to {out}; try: make fill-mask MODEL={out} TEXT="we saw the [MASK] again."\n'
+    )
+    assert '\nfill("we saw the [MASK] again.")\n' in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_best_and_last_may_differ(trained_run, tmp_path):

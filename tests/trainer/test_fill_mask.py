@@ -10,7 +10,7 @@ from records.errors import RemaskError
 from tests.trainer import made
 from trainer.accelerator import choose_strategy
 from trainer.config import FillMaskOptions, ModelConfig
-from trainer.fill_mask import Filler, encode, fill, main, table
+from trainer.fill_mask import Filler, Probe, encode, fill, main, table
 from trainer.model import BertMaskedLM
 
 
@@ -64,12 +64,13 @@ def test_probes_are_filled_together_as_each_alone_while_the_model_changes(toy_to
     strategy = choose_strategy(devices=replicas)
     with strategy.scope():
         model = BertMaskedLM(ModelConfig(31, 16, 1, 2, 32, 24, cls_token_id=2), seed=3)
-    filler = Filler(strategy, model, texts, toy_tokenizer, top_k=31)
+    filler = Filler(strategy, model, [Probe(text, text[:3]) for text in texts], toy_tokenizer, top_k=31)
     for shift in (0, 1):
         model.decoder_bias.assign(np.arange(31) * shift / 5)
         for text, together in zip(texts, filler(), strict=True):
             alone = fill(model, text, toy_tokenizer, top_k=31)
             assert together.sentence == alone.sentence
+            assert (together.answer, alone.answer) == (text[:3], "")
             for ours, theirs in zip(together.masks, alone.masks, strict=True):
                 assert [each.token for each in ours] == [each.token for each in theirs]
                 np.testing.assert_allclose([e.probability for e in ours], [e.probability for e in theirs], atol=1e-6)
@@ -83,7 +84,7 @@ def test_without_probes_there_is_nothing_to_fill(model, toy_tokenizer):
 def test_table_of_several_masks(model, toy_tokenizer):
     lines = table(fill(model, "[MASK] a [MASK]", toy_tokenizer, top_k=2)).splitlines()
     assert len(lines) == 1 + 2 * 3 + 1
-    assert (lines[0], lines[1], lines[4]) == ("[MASK] a [MASK]", "  [MASK] 1", "  [MASK] 2")
+    assert (lines[0], lines[1], lines[4]) == ("[MASK] a [MASK]", "  mask 1", "  mask 2")
 
 
 def test_command_fills_a_text_and_lines_of_standard_input(trained_run, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from tests.trainer.test_data import PYTHON
 from trainer.config import ModelConfig, TrainOptions
 from trainer.data import Share, dealt
 from trainer.evaluate import Evaluator
-from trainer.fill_mask import Filler
+from trainer.fill_mask import Filler, Probe
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.step import TrainLoop
@@ -109,8 +109,8 @@ def test_probes_are_filled_by_every_replica_with_static_shapes(toy_tokenizer):
     strategy = tpu.made_up(hosts=1, replicas=4)
     with tf.Graph().as_default() as graph, strategy.scope():
         model = BertMaskedLM(CONFIG, seed=0, dtype=OPTIONS.dtype)
-        texts = ("the [MASK] was [MASK].", "[MASK]")
-        logits = Filler(strategy, model, texts, toy_tokenizer, top_k=3)._on_all_replicas()
+        probes = (Probe("the [MASK] was [MASK]."), Probe("[MASK]"))
+        logits = Filler(strategy, model, probes, toy_tokenizer, top_k=3)._on_all_replicas()
         given = [each for each in graph.get_operations() if "_tpu_replicate" in each.node_def.attr]
     assert logits.shape.as_list() == [2, 2, CONFIG.vocab_size]
     assert given

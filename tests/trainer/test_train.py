@@ -21,6 +21,9 @@ from tests.trainer import made
 from trainer import checkpoint, notices
 from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
+from trainer.fill_mask import fill, table
+from trainer.model import BertMaskedLM
+from trainer.pretrained import find, read_weights
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -299,4 +302,8 @@ def test_everything_is_said_before_the_first_step_and_after_the_last(whole):
     evaluations = last_state(run)[0].evaluations
     first, last = evaluations[0], evaluations[-1]
     assert f"\nheld-out, step 0 -> 24: loss {first.loss:.4f} -> {last.loss:.4f}, " in said
-    assert said.endswith(f'try      make fill-mask RUN={run.run_dir} TEXT="we saw the [MASK] again."\n')
+    ending = said.partition(f'\ntry      make fill-mask RUN={run.run_dir} TEXT="we saw the [MASK] again."\n')[2]
+    model = find(f"{run.run_dir}/export")
+    made_again = BertMaskedLM(model.config, seed=1)
+    read_weights(made_again, model, say=lambda line: None)
+    assert ending == table(fill(made_again, "we saw the [MASK] again.", model.tokenizer, top_k=5)) + "\n"
