@@ -38,6 +38,7 @@ class Block(NamedTuple):
     buckets: NDArray[np.int64]  # [K] that occur, ascending
     document_ends: NDArray[np.int64]  # [K] documents up to the end of each
     token_ends: NDArray[np.int64]  # [K] tokens up to the end of each
+    places: NDArray[np.int64]  # [K] values of `input_ids` that the documents of each take
 
 
 class Slice(NamedTuple):
@@ -93,6 +94,7 @@ def make_block(
     offset: NDArray[np.integer],
     tokens: NDArray[np.integer],
     *,
+    places: NDArray[np.int64],
     source: int,
     split: str,
     dtype: np.dtype[np.unsignedinteger],
@@ -105,6 +107,7 @@ def make_block(
         length: `[D]` tokens of each.
         offset: `[D]` where each starts in `tokens`.
         tokens: of these documents, and perhaps of others.
+        places: `[D]` values of `input_ids` that each will take, by which shards are planned.
         source: number of the input file they come from.
         split: the one they belong to.
         dtype: of a token, as it is written.
@@ -118,7 +121,8 @@ def make_block(
     bucket = _bucket(ids)
     last = np.flatnonzero(np.diff(bucket, append=BUCKETS))  # the last document of each bucket
     ends = last + 1, np.cumsum(length, dtype=np.int64)[last]
-    return Block(path, b"" if path else content, source, split, len(ids), bucket[last], *ends)
+    taken = np.diff(np.cumsum(places[order])[last], prepend=0)
+    return Block(path, b"" if path else content, source, split, len(ids), bucket[last], *ends, taken)
 
 
 def slices(

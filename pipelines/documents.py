@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines import tokens
 from pipelines.blocks import Block, make_block, token_type
 from pipelines.clean import clean
+from pipelines.sequences import places
 from pipelines.shards import Layout
 from pipelines.source import BadRow, Piece, Row, decode, read_piece
 from pipelines.split import document_ids, held_out
@@ -130,11 +131,15 @@ class TokenizePiece(beam.DoFn):
         offset = np.cumsum(length) - length
         of_split = dict.fromkeys(SPLITS, held_out(ids, validation_fraction=self._shape.validation_fraction))
         of_split["train"] = ~of_split["validation"]
+        layout = self._shape.layout
+        taken = places(length, max_seq_length=layout.max_seq_length, long_text=layout.long_text)
         for split, held in of_split.items():
             if held.any():
                 path = self._shape.blocks and storage.join(self._shape.blocks, f"{name}-{split}.block")
                 columns = ids[held], length[held], offset[held], tokens
-                yield make_block(path, *columns, source=source, split=split, dtype=self._shape.token)
+                yield make_block(
+                    path, *columns, places=taken[held], source=source, split=split, dtype=self._shape.token
+                )
 
 
 def _batches(rows: Iterable[Row | BadRow]) -> Iterator[list[Row | BadRow]]:

@@ -23,7 +23,7 @@ from pipelines.clean import clean
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePiece
 from pipelines.publish import DEAD_LETTERS, publish
-from pipelines.shards import Kept, Layout, ShardKey, shard_of_bucket, write_shard
+from pipelines.shards import Kept, Layout, ShardKey, bytes_in_places, shard_of_bucket, write_shard
 from pipelines.source import Row, check_source, find_sources, read_piece, split_source
 from records import storage, tokenizer
 from records.errors import RemaskError
@@ -80,10 +80,10 @@ def build(pipeline: beam.Pipeline, shape: Shape, described: Data, about: dict[st
         | "Spread" >> beam.Reshuffle()
     )
     documents = pieces | "Documents" >> beam.ParDo(TokenizePiece(shape)).with_outputs("rows", main="blocks")
-    in_all = beam.CombineGlobally(TokensInAll())
+    in_all = beam.CombineGlobally(PlacesInAll())
     plan = (
         documents.blocks
-        | "Tokens by bucket" >> beam.Map(_tokens_by_bucket)
+        | "Places by bucket" >> beam.Map(lambda block: (SPLITS.index(block.split), block.buckets, block.places))
         | "In all" >> (in_all if shape.blocks else in_all.with_fanout(_FANOUT))
         | "Plan" >> beam.Map(_plan, shape)
     )
@@ -283,8 +283,8 @@ def _described(
     return shape, described, about
 
 
-class TokensInAll(beam.CombineFn):
-    """Adds up the tokens of many blocks by split and bucket: `[2, BUCKETS]`, 2 MB whatever there is to add up."""
+class PlacesInAll(beam.CombineFn):
+    """Adds up what many blocks take by split and bucket: `[2, BUCKETS]`, 2 MB whatever there is to add up."""
 
     def create_accumulator(self) -> NDArray[np.int64]:
         """Return the sum of nothing."""
@@ -293,9 +293,9 @@ class TokensInAll(beam.CombineFn):
     def add_input(
         self, total: NDArray[np.int64], block: tuple[int, NDArray[np.int64], NDArray[np.int64]]
     ) -> NDArray[np.int64]:
-        """Add what `_tokens_by_bucket` says of a block."""
-        split, buckets, tokens = block
-        total[split, buckets] += tokens
+        """Add the number of a block's split, the buckets that occur in it, and the places that each takes."""
+        split, buckets, places = block
+        total[split, buckets] += places
         return total
 
     def merge_accumulators(self, totals: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -307,15 +307,10 @@ class TokensInAll(beam.CombineFn):
         return total
 
 
-def _tokens_by_bucket(block: Block) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the number of a block's split, the buckets that occur in it, and the tokens in each."""
-    return SPLITS.index(block.split), block.buckets, np.diff(block.token_ends, prepend=0)
-
-
 def _plan(counts: NDArray[np.int64], shape: Shape) -> dict[str, NDArray[np.int64]]:
     """Return, for each split, the shard of each bucket. The held-out split is dealt out in proportion."""
-    wanted = {"train": shape.num_shards, "validation": 0}
-    return {split: shard_of_bucket(row, num_shards=wanted[split]) for split, row in zip(SPLITS, counts, strict=True)}
+    wanted, size = {"train": shape.num_shards, "validation": 0}, bytes_in_places(counts, shape.layout)
+    return {split: shard_of_bucket(row, num_shards=wanted[split]) for split, row in zip(SPLITS, size, strict=True)}
 
 
 def _deal_out(block: Block, plan: dict[str, NDArray[np.int64]], shape: Shape) -> Iterator[tuple[int, Slice | bytes]]:

@@ -53,6 +53,27 @@ def windows(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str
     return Windows(document, number, start, np.minimum(room, lengths[document] - start))
 
 
+def places(lengths: NDArray[np.integer], *, max_seq_length: int, long_text: str) -> NDArray[np.int64]:
+    """Return how many values of `input_ids` each document takes in its shard, `[D]`, padding included.
+
+    Packed, it is what the document fills, to which the padding of what shares its sequences is still to be added: as
+    much again at most, but for one sequence, for a second sequence is only opened by what the first has no room for.
+
+    Args:
+        lengths: `[D]` tokens of each document, at least one.
+        max_seq_length: values in a sequence.
+        long_text: the way documents become sequences.
+
+    >>> [places(np.array([2, 9]), max_seq_length=6, long_text=way).tolist() for way in ("pack", "window", "truncate")]
+    [[4, 15], [6, 18], [6, 6]]
+    """
+    lengths = lengths.astype(np.int64)
+    if long_text == "truncate":
+        return np.full(len(lengths), max_seq_length, np.int64)
+    counts = -(-lengths // (max_seq_length - SPECIALS))
+    return (counts * max_seq_length if long_text == "window" else lengths + SPECIALS * counts).astype(np.int64)
+
+
 def sequences(cut: Windows, document_ids: NDArray[np.uint8], *, max_seq_length: int, long_text: str) -> Sequences:
     """Arrange windows into sequences, ordered by their `example_id`.
 

@@ -104,8 +104,9 @@ def _source(file: str, rows: "Rows | None", kept: "Kept | None") -> Source:
 
 def _split(made: Manifest, split: str) -> str:
     shards = made.data.splits[split]
-    size = sum(shard.bytes for shard in shards) / 1e6
-    return f"{split:<10} {made.examples(split):,} sequences in {len(shards)} shards, {size:.1f} MB"
+    sizes = [shard.bytes / 1e6 for shard in shards]
+    largest = f", the largest of {max(sizes):.1f} MB" if len(shards) > 1 else ""
+    return f"{split:<10} {made.examples(split):,} sequences in {len(shards)} shards, {sum(sizes):.1f} MB{largest}"
 
 
 def _listed(reasons: Mapping[str, int]) -> str:

@@ -26,6 +26,7 @@ def block(folder, name, ids, source=0):
         length,
         np.cumsum(length + 3) - length,
         np.concatenate([part for held in tokens for part in (others, held)]),
+        places=length * 10,
         source=source,
         split="train",
         dtype=TOKEN,
@@ -57,6 +58,16 @@ def test_slices_read_back_what_was_written(tmp_path_factory, ids, data, in_file)
         check_tokens(read)
         found += ids_of(read)
     assert found == sorted(set(ids))
+
+
+def test_an_index_says_what_the_documents_of_each_bucket_take():
+    low, high = b"\x00" * 15, b"\xff" * 15
+    ids = [high + b"b", low + b"a", high + b"a", low + b"b"]
+    written = block(None, "", ids)
+    lengths = [[len(words_of(id_)) for id_ in ids if id_.startswith(first)] for first in (low[:1], high[:1])]
+    assert written.buckets.tolist() == [0, BUCKETS - 1]
+    assert written.places.tolist() == [10 * sum(each) for each in lengths]
+    assert written.token_ends.tolist() == [sum(lengths[0]), sum(map(sum, lengths))]
 
 
 def test_ids_that_end_in_zeros_survive(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import claim, documents, job, tokens
+from pipelines import claim, documents, job, shards, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.documents import Shape
@@ -23,6 +23,7 @@ from pipelines.shards import Layout, ShardKey
 from pipelines.split import document_ids, held_out
 from records import command_line, disk, manifest, storage, tfrecord
 from records.errors import RemaskError
+from records.frame import Frame
 from records.manifest import SPLITS
 from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
@@ -202,6 +203,21 @@ def _example_id(payload):
     import tensorflow as tf
 
     return tf.train.Example.FromString(payload).features.feature["example_id"].int64_list.value[0]
+
+
+@pytest.mark.parametrize("long_text", ["pack", "window", "truncate"])
+def test_shards_are_planned_by_the_bytes_that_they_will_hold(run, tmp_path, monkeypatch, long_text):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1000)
+    path = write_csv(tmp_path / "a.csv", REVIEWS)
+    assert run("--csv", path, "--long_text", long_text, "--validation_fraction", "0.2")[0] == 0
+    data = data_part(tmp_path / "out")
+    frame = Frame(32, data["tokenizer"]["vocab_size"]).size
+    windows = 1 if long_text == "truncate" else 4  # of the longest review
+    padding = 2 if long_text == "pack" else 1  # at most; it is all that is not known before
+    for made in data["splits"].values():
+        total, largest = (of(shard["bytes"] for shard in made) for of in (sum, max))
+        assert largest <= (1000 + windows * frame) * padding
+        assert total / padding / 1000 <= len(made) <= max(8, total / 1000 + 1)
 
 
 def test_a_few_documents_make_few_shards_and_none_is_empty(run, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sequences import fill, sequences, windows
+from pipelines.sequences import fill, places, sequences, windows
 
 CLS, SEP = 1, 2
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -82,6 +82,21 @@ def test_sequences_stand_in_the_order_of_their_ids_and_ids_are_63_bits(lengths, 
     made, _ = laid_out(lengths, max_seq_length=max_seq_length, long_text=long_text)
     assert (np.diff(made.example_id) > 0).all()
     assert (made.example_id >= 0).all()
+
+
+@given(lengths=LENGTHS, max_seq_length=st.integers(3, 20), long_text=st.sampled_from(["window", "truncate"]))
+def test_places_are_those_that_documents_take(lengths, max_seq_length, long_text):
+    taken = places(np.array(lengths), max_seq_length=max_seq_length, long_text=long_text)
+    cut = windows(np.array(lengths), max_seq_length=max_seq_length, long_text=long_text)
+    assert taken.tolist() == (max_seq_length * np.bincount(cut.document)).tolist()
+
+
+@given(lengths=LENGTHS, max_seq_length=st.integers(3, 20))
+def test_packed_documents_take_at_most_twice_their_places(lengths, max_seq_length):
+    planned = places(np.array(lengths), max_seq_length=max_seq_length, long_text="pack").sum()
+    _, rows = laid_out(lengths, max_seq_length=max_seq_length, long_text="pack")
+    assert planned == np.count_nonzero(rows)
+    assert planned <= rows.size <= max(max_seq_length, 2 * planned)
 
 
 @given(lengths=LENGTHS, max_seq_length=st.integers(3, 20))
