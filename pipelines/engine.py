@@ -21,7 +21,7 @@ from records.errors import RemaskError
 
 
 class GoesOn(RemaskError):
-    """The command ends and the job does not: its folder stays claimed."""
+    """The command ends and the job does not: its folder stays locked."""
 
 
 Build = Callable[[beam.Pipeline], Any]

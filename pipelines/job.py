@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import glob
+import json
 import re
 import tempfile
 import time
@@ -17,20 +18,22 @@ from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
 import pipelines
-from pipelines import claim, engine, sample, source, summary, tokens
+from pipelines import engine, sample, source, summary, tokens
 from pipelines.blocks import BUCKETS, Block, Slice, slices
 from pipelines.clean import clean
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePiece
-from pipelines.publish import DEAD_LETTERS, publish
+from pipelines.publish import DEAD_LETTERS, check, publish
 from pipelines.shards import Kept, Layout, ShardKey, bytes_in_places, shard_of_bucket, write_shard
 from pipelines.source import Row, check_source, find_sources, read_piece, split_source
-from records import storage, tokenizer
+from records import folder_lock, storage, tokenizer
 from records.errors import RemaskError
+from records.folder_lock import Lock
 from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
+_INSTEAD = "choose another folder with OUT=, or take over with ARGS=--overwrite"
 _HEADERS_AT_ONCE = 16  # of files in buckets
 PIECE_BYTES = 4 << 20
 _PIECES = 100_000  # about, at most: of more text they are larger, and fewer files have to be cut
@@ -44,19 +47,24 @@ def main(options: RecordsOptions) -> int:
     _refuse_to_replace(options)
     if options.dry_run:
         return _rehearse(options)
-    work = storage.join(options.folder, WORK)
-    here = options.runner == "local" and not storage.is_remote(options.folder)
-    job = claim.take(work, take_over=options.overwrite, ends_with_us=here)
+    lock = folder_lock.take(options.folder, what="job", instead=_INSTEAD, take_over=options.overwrite)
     try:
+        if said := _finished(options, lock):
+            print(said)
+            lock.release()
+            return 0
         with _blocks(options) as blocks:
-            ended = _run(options, job, blocks)
+            ended = _run(options, lock, blocks)
     except engine.GoesOn:
+        lock.leave()
         raise
     except BaseException:
-        claim.release(work, job)
+        lock.release()
         raise
-    if ended is not None:  # nobody waits for its end
+    if ended is not None:  # nobody waits for its end, which gives the lock back
+        lock.leave()
         return ended
+    lock.release()
     made = Manifest.from_json(storage.read_bytes(storage.join(options.folder, MANIFEST_JSON)))
     print(summary.text(made, options.folder, seconds=time.monotonic() - started, synthetic=not options.csv))
     return 0
@@ -121,7 +129,7 @@ class WriteShard(beam.DoFn):
         """Write one shard."""
         key, parts = keyed
         # Names of shards are those of any job: one that has lost the folder must not write over another's.
-        claim.check(storage.join(self._shape.folder, WORK), self._shape.job)
+        check(self._shape.folder, self._shape.job)
         sliced = parts if self._shape.blocks else map(Slice.unpacked, parts)
         made = write_shard(self._shape.folder, ShardKey.unpacked(key), sliced, layout=self._shape.layout)
         Metrics.counter(NAMESPACE, SHARDS).inc()
@@ -131,12 +139,54 @@ class WriteShard(beam.DoFn):
 
 
 def _refuse_to_replace(options: RecordsOptions) -> None:
-    """Refuse a folder that holds a data set, unless it is to be replaced."""
-    if storage.exists(storage.join(options.folder, MANIFEST_JSON)) and not options.overwrite:
-        raise RemaskError(
-            f"{options.folder}: it holds a data set already; choose another folder with OUT=, or replace it with "
-            f"ARGS=--overwrite"
-        )
+    """Refuse a folder that holds a data set, unless it is to be replaced, or something was left beside it."""
+    left = (storage.join(options.folder, name) for name in (WORK, folder_lock.LOCK))
+    if _holds_data(options) and (options.dry_run or not any(map(storage.exists, left))):
+        raise _refusal(options)
+
+
+def _holds_data(options: RecordsOptions) -> bool:
+    return not options.overwrite and storage.exists(storage.join(options.folder, MANIFEST_JSON))
+
+
+def _refusal(options: RecordsOptions) -> RemaskError:
+    return RemaskError(
+        f"{options.folder}: it holds a data set already; choose another folder with OUT=, or replace it with "
+        f"ARGS=--overwrite"
+    )
+
+
+def _finished(options: RecordsOptions, lock: Lock) -> str:
+    """Tidy up behind a job that was killed when it had written its manifest, and was asked for what is asked for now.
+
+    Returns:
+        What to say of it; "" where there is no data set, or it is to be replaced.
+
+    Raises:
+        RemaskError: there is another job's, which is not to be replaced.
+    """
+    if not _holds_data(options):
+        return ""
+    path, work = storage.join(options.folder, MANIFEST_JSON), storage.join(options.folder, WORK)
+    made = Manifest.from_json(storage.read_bytes(path), name=path)
+    job = str(made.job.get("id"))
+    was_killed = (lock.left is not None and lock.left.id == job) or storage.exists(storage.join(work, job))
+    storage.remove(work)
+    storage.remove_partial(options.folder)
+    asked, had = (_comparable(each) for each in (dataclasses.asdict(options), made.job.get("options")))
+    if not was_killed or asked != had:
+        raise _refusal(options)
+    return (
+        f"{options.folder}: this data set is whole, of the input as it was at {made.job.get('created')}; the job that "
+        f"made it was killed while it tidied up, which is done now. If the input has changed since, ARGS=--overwrite "
+        f"makes it again\n{summary.next_step(made, options.folder, synthetic=not options.csv)}"
+    )
+
+
+def _comparable(options: Any) -> Any:
+    """Return options as JSON has them, without the one that does not say what is to be made."""
+    held = json.loads(json.dumps(options))
+    return {name: value for name, value in held.items() if name != "overwrite"} if isinstance(held, dict) else held
 
 
 def _make_room(folder: str) -> None:
@@ -145,14 +195,12 @@ def _make_room(folder: str) -> None:
     Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set, and the
     tokenizer may be the one in this folder.
     """
-    shards = storage.matching(storage.join(glob.escape(folder), "*-of-*.tfrecord*"))
-    ours = [
-        path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord(?:\..*partial)?$", path)
-    ]
+    shards = storage.matching(storage.join(glob.escape(folder), "*-of-*.tfrecord"))
+    ours = [path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord$", path)]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
     storage.remove(storage.join(folder, MANIFEST_JSON))
-    letters = storage.matching(storage.join(glob.escape(folder), f"{DEAD_LETTERS}.*{storage.TEMPORARY}"))
-    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours, *letters])
+    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours])
+    storage.remove_partial(folder)
 
 
 def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
@@ -212,19 +260,22 @@ def _blocks(options: RecordsOptions) -> Iterator[str]:
         yield storage.join(options.folder, WORK, "blocks")
 
 
-def _run(options: RecordsOptions, job: str, blocks: str) -> int | None:
+def _run(options: RecordsOptions, lock: Lock, blocks: str) -> int | None:
     """Run the graph; return a status where the command is to end before the job does."""
+    storage.remove(storage.join(options.folder, WORK))  # of an earlier job, which did not come to its end
     sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
-    claim.check(storage.join(options.folder, WORK), job)  # to come here may take hours: another may be done by now
+    check(options.folder, lock.id)  # to come here may take hours: another may be done by now
     _make_room(options.folder)
     artifact.save(options.folder)
-    shape, described, about = _described(options, artifact, job, blocks, total_bytes)
+    shape, described, about = _described(options, artifact, lock.id, blocks, total_bytes)
     source.write_list(shape.sources, sources)
+    if options.runner != "local":
+        lock.outlive()
     return engine.run(
         lambda pipeline: build(pipeline, shape, described, about),
         options,
-        job=job,
+        job=lock.id,
         blocks=blocks,
         total_bytes=total_bytes,
     )

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines import claim, source, summary
+from pipelines import source, summary
 from pipelines.documents import WORK, Rows, Shape
 from pipelines.shards import Kept
-from records import storage
+from records import folder_lock, storage
 from records.errors import Changed, RemaskError
 from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard
 
@@ -36,11 +36,11 @@ def publish(
     Raises:
         RemaskError: there is nothing in the data set, or another job wrote into its folder.
     """
-    path, work = storage.join(shape.folder, MANIFEST_JSON), storage.join(shape.folder, WORK)
+    path = storage.join(shape.folder, MANIFEST_JSON)
     if storage.exists(path) and Manifest.from_json(storage.read_bytes(path), name=path).job.get("id") == shape.job:
-        storage.remove(work)
+        _clean(shape.folder, shape.job)
         return
-    claim.check(work, shape.job)
+    check(shape.folder, shape.job)
     names = sorted(name for name in storage.files(shape.letters) if not name.endswith(storage.TEMPORARY))
     if letters := [storage.join(shape.letters, name) for name in names]:
         storage.concatenate(letters, storage.join(shape.folder, DEAD_LETTERS))
@@ -49,13 +49,34 @@ def publish(
     if not any(data.splits.values()):
         raise RemaskError(summary.nothing_left(data, storage.join(shape.folder, DEAD_LETTERS)))
     _check_shards(shape.folder, data)
-    claim.check(work, shape.job)
+    check(shape.folder, shape.job)  # again: to look at all shards takes a while
     content = Manifest(data, {"id": shape.job, **about}, FORMAT_VERSION).to_json().encode()
     try:
         storage.write_bytes(path, content, generation=0)
     except Changed:
-        raise RemaskError(claim.lost(shape.folder, f"has written its {MANIFEST_JSON}")) from None
-    storage.remove(work)
+        raise RemaskError(lost(shape.folder, f"has written its {MANIFEST_JSON}")) from None
+    _clean(shape.folder, shape.job)
+
+
+def check(folder: str, job: str) -> None:
+    """Refuse to go on where another job has taken a folder over.
+
+    Raises:
+        RemaskError: it has.
+    """
+    if not folder_lock.is_held(folder, job):
+        raise RemaskError(lost(folder, "has taken it over"))
+
+
+def lost(folder: str, what: str) -> str:
+    """Return what to say where another job has come in between."""
+    return f"{folder}: another job {what}, so this one has made no data set; run it again with another OUT="
+
+
+def _clean(folder: str, job: str) -> None:
+    """Remove what is of no use in a data set, and give its folder back: in this order, for it is ours no more then."""
+    storage.remove(storage.join(folder, WORK))
+    folder_lock.end(folder, job)
 
 
 def _check_shards(folder: str, data: Data) -> None:
@@ -64,4 +85,4 @@ def _check_shards(folder: str, data: Data) -> None:
     for shard in (shard for made in data.splits.values() for shard in made):
         size, crc32c = found.get(shard.file, (None, ""))
         if size != shard.bytes or (crc32c and crc32c != shard.crc32c):
-            raise RemaskError(claim.lost(folder, f"has written {shard.file}"))
+            raise RemaskError(lost(folder, f"has written {shard.file}"))

@@ -80,11 +80,15 @@ def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str
         lines.append(
             f"look at    {storage.join(folder, 'dead_letters.jsonl')}: the malformed rows, with the reason of each"
         )
+    return "\n".join((*lines, next_step(made, folder, synthetic=synthetic)))
+
+
+def next_step(made: Manifest, folder: str, *, synthetic: bool) -> str:
+    """Return the line that says what to run next."""
     where = f"DATA={shlex.quote(folder)}"
     # No model on earth shares a vocabulary that was made from this text.
-    start = " MODEL=tiny" if data.tokenizer.name.startswith("train:") and not synthetic else ""
-    lines.append(f"next       make show {where}; make train {where}{start}")
-    return "\n".join(lines)
+    start = " MODEL=tiny" if made.data.tokenizer.name.startswith("train:") and not synthetic else ""
+    return f"next       make show {where}; make train {where}{start}"
 
 
 def _source(file: str, rows: "Rows | None", kept: "Kept | None") -> Source:

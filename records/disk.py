@@ -14,7 +14,7 @@ from typing import IO
 import google_crc32c
 
 from records.errors import Changed, RemaskError
-from records.paths import TEMPORARY, File, local
+from records.paths import File, local, partial
 from records.streams import undecoded
 
 PROCESS = uuid.uuid4().hex[:8]
@@ -43,8 +43,8 @@ def generation(path: str) -> int:
 
 def age(path: str) -> float:
     """Return the seconds since a file was written, by the clock that gives this disk's files their time."""
-    with explaining(path), tempfile.NamedTemporaryFile(dir=local(path).parent, suffix=TEMPORARY) as now:
-        return (_generation(Path(now.name)) - _generation(local(path))) / 1e9
+    with explaining(path), tempfile.TemporaryFile(dir=local(path).parent) as now:
+        return (os.fstat(now.fileno()).st_mtime_ns - local(path).stat().st_mtime_ns) / 1e9
 
 
 def matching(pattern: str) -> list[str]:
@@ -94,19 +94,18 @@ def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not."""
-    target = local(path)
-    partial = target.with_name(f"{target.name}.{PROCESS}{TEMPORARY}")
+    target, new = local(path), local(partial(path, PROCESS))
     try:
         with explaining(path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with new.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(target)
+            new.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
-            partial.unlink()
+            new.unlink()
         raise
 
 
@@ -116,7 +115,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
         with open_write(path) as file:
             file.write(content)
         return _generation(local(path))
-    target, new = local(path), local(f"{path}.{PROCESS}{TEMPORARY}")
+    target, new = local(path), local(partial(path, PROCESS))
     with explaining(path):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

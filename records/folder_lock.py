@@ -21,6 +21,7 @@ from records import disk, lease, storage
 from records.errors import RemaskError
 from records.holder import Holder
 from records.lease import Held, Lease
+from records.paths import partial
 
 LOCK = ".lock"
 """The file, right in the folder."""
@@ -271,7 +272,7 @@ class _Kernel:
 
     def _replaced(self) -> int:
         """Return a file of our own, locked, in place of that of a holder who lives."""
-        new = f"{self._path}.{disk.PROCESS}{storage.TEMPORARY}"
+        new = partial(self._path, disk.PROCESS)
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         fcntl.flock(file, fcntl.LOCK_EX)
         with self._quiet():

@@ -32,7 +32,7 @@ from requests.adapters import HTTPAdapter
 
 from records import cloud_errors, credentials, disk, globs
 from records.errors import Changed, RemaskError
-from records.paths import CLOUD, TEMPORARY, File, parts
+from records.paths import CLOUD, File, partial, parts
 from records.ranges import Ranges
 
 PATIENCE, FIRST_PATIENCE = 120.0, 15.0
@@ -190,7 +190,7 @@ def append(path: str, content: bytes) -> None:
         if held is None:
             write_bytes(path, content)
             return
-        more = f"{path}.more{TEMPORARY}"
+        more = partial(path, disk.PROCESS)
         write_bytes(more, content)
         bucket, (name, added) = held.bucket, (parts(each)[1] for each in (path, more))
         crc = google_crc32c.extend(int(_hexadecimal(held.crc32c), 16), content)
@@ -214,9 +214,10 @@ def concatenate(sources: Sequence[str], path: str) -> None:
         held = client().bucket(bucket)
         blobs = [held.blob(parts(source)[1]) for source in sources]
         made: list[str] = []
+        attempt = secrets.token_hex(4)  # an engine may run this twice at the same time
         while len(blobs) > _COMPOSED:
             steps = [blobs[start : start + _COMPOSED] for start in range(0, len(blobs), _COMPOSED)]
-            blobs = [held.blob(f"{name}.{len(made) + number}{TEMPORARY}") for number in range(len(steps))]
+            blobs = [held.blob(partial(name, attempt, len(made) + number)) for number in range(len(steps))]
             for blob, step in zip(blobs, steps, strict=True):
                 blob.compose(step, **_persistent())
             made += [blob.name for blob in blobs]
@@ -325,7 +326,7 @@ def _upload_in_parts(path: str, file: IO[bytes], size: int) -> None:
     step = max(_PART, -(-size // _COMPOSED))
     attempt = secrets.token_hex(4)  # somebody else may be writing the same object
     parts = [_Part(file.fileno(), start, min(step, size - start)) for start in range(0, size, step)]
-    blobs = [_blob(f"{path}.{attempt}-{number}{TEMPORARY}", chunk_size=_CHUNK) for number in range(len(parts))]
+    blobs = [_blob(partial(path, attempt, number), chunk_size=_CHUNK) for number in range(len(parts))]
     made = [blob.name for blob in blobs]
     try:
         with ThreadPoolExecutor(AT_ONCE) as threads:

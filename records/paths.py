@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,29 @@ CLOUD = "gs://"
 
 TEMPORARY = ".partial"
 """Suffix of a file that is still being written. Readers never look at it; an interrupted run leaves only such files."""
+
+
+def partial(path: str, writer: str, part: int | None = None) -> str:
+    """Return what a file is called while it is written, or a part of it.
+
+    Args:
+        path: of the file.
+        writer: 8 hexadecimal digits, which tell who writes it from others who do.
+        part: which one.
+
+    >>> partial("out/manifest.json", "0123abcd"), partial("gs://bucket/weights", "0123abcd", 7)
+    ('out/manifest.json.0123abcd.partial', 'gs://bucket/weights.0123abcd-7.partial')
+    """
+    return f"{path}.{writer}{'' if part is None else f'-{part}'}{TEMPORARY}"
+
+
+def is_partial(name: str) -> bool:
+    """Say whether a file is called so.
+
+    >>> is_partial("manifest.json.0123abcd.partial"), is_partial("weights.0123abcd-7.partial"), is_partial("a.partial")
+    (True, True, False)
+    """
+    return re.fullmatch(r".+\.[0-9a-f]{8}(-[0-9]+)?\.partial", name, re.DOTALL) is not None
 
 
 class File(NamedTuple):

@@ -18,7 +18,7 @@ import google_crc32c
 from records import disk
 from records.disk import explained
 from records.errors import Changed
-from records.paths import TEMPORARY, File, is_remote, join, local
+from records.paths import TEMPORARY, File, is_partial, is_remote, join, local
 
 __all__ = [
     "TEMPORARY",
@@ -43,6 +43,7 @@ __all__ = [
     "read_bytes",
     "remove",
     "remove_files",
+    "remove_partial",
     "size",
     "write_bytes",
 ]
@@ -161,6 +162,14 @@ def remove_files(paths: Sequence[str]) -> None:
     """Remove files of one folder, however many; those that are not there are fine."""
     if paths:
         _home(paths[0]).remove_files(paths)
+
+
+def remove_partial(folder: str) -> None:
+    """Remove what those who were killed while they wrote files right in a folder have left of them.
+
+    To be called by who holds its lock: what others are writing there now would be lost.
+    """
+    remove_files([join(folder, name) for name in files(folder) if is_partial(name)])
 
 
 def remove(path: str, *, generation: int | None = None) -> None:

@@ -123,7 +123,7 @@ def test_without_the_package_a_job_fails_and_says_so(run, service, cloud):
         f"All it said: {LOOK}"
     )
     assert "ListJobMessages" in asked(cloud)
-    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+    assert "records/records/.lock" not in cloud.storage.objects("bucket")
 
 
 def test_what_a_worker_has_to_say_of_the_input_arrives_alone(run, cloud):
@@ -135,7 +135,7 @@ def test_what_a_worker_has_to_say_of_the_input_arrives_alone(run, cloud):
     assert "records/empty/manifest.json" not in cloud.storage.objects("bucket")
 
 
-def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_claimed(run, service, cloud):
+def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_locked(run, service, cloud):
     service.script = [PENDING]
     status, out, err = run("--detach")
     assert (status, err) == (0, "staging the package and the graph\n")
@@ -147,7 +147,7 @@ def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_claimed
     assert status == 1
     assert re.fullmatch(
         r"error: gs://bucket/records/records: another job writes there, begun by \S+ on \S+ at \S+; wait for it, "
-        r"choose another folder with OUT=, or, if that job is dead, take over with ARGS=--overwrite\n",
+        r"or choose another folder with OUT=, or take over with ARGS=--overwrite\n",
         err,
     )
     assert run("--detach", "--overwrite")[0] == 0
@@ -159,7 +159,7 @@ def test_an_interrupt_ends_the_command_and_not_the_job(run, service, cloud):
     status, _, err = run()
     assert status == 130
     assert err.endswith(f"\nthe job goes on without this command; to end it: {CANCEL}\n")
-    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+    assert "records/records/.lock" in cloud.storage.objects("bucket")
 
 
 def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):
         f"goes on without this command: see {LOOK}; to end it: {CANCEL}; when it has ended: make show "
         f"DATA=gs://bucket/records/records"
     )
-    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+    assert "records/records/.lock" in cloud.storage.objects("bucket")
 
 
 def test_a_terminal_that_has_gone_ends_the_command_and_not_the_job(run, service, cloud, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_terminal_that_has_gone_ends_the_command_and_not_the_job(run, service,
     status, _, err = run()
     assert status == 1
     assert f"error: job {JOB} is lost sight of (Broken pipe), and goes on without this command: see {LOOK}" in err
-    assert "records/records/.work/job.json" in cloud.storage.objects("bucket")
+    assert "records/records/.lock" in cloud.storage.objects("bucket")
 
 
 def test_a_cancelled_job_makes_no_data_set(run, service, cloud):
@@ -194,7 +194,7 @@ def test_a_cancelled_job_makes_no_data_set(run, service, cloud):
     assert status == 1
     assert "ended      CANCELLED: 0 rows read, 0 shards written\n" in out
     assert err.splitlines()[-1] == f"error: job {JOB} was cancelled; the same command runs it again"
-    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+    assert "records/records/.lock" not in cloud.storage.objects("bucket")
 
 
 def read(terminal):
@@ -244,7 +244,7 @@ def test_a_failure_of_which_nothing_is_said(run, service, cloud, monkeypatch):
     status, _, err = run()
     assert status == 1
     assert err.splitlines()[-1] == f"error: job {JOB} has ended as FAILED: it does not say why. All it said: {LOOK}"
-    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+    assert "records/records/.lock" not in cloud.storage.objects("bucket")
 
 
 def test_a_rehearsal_looks_at_everything_and_changes_nothing(run, service, cloud):
@@ -324,7 +324,7 @@ def test_a_job_that_is_refused_leaves_the_folder_free(run, service, cloud):
         "Causes: (a1b2): Dataflow quota error for jobs-per-project quota. Project local-project is running 25 jobs.); "
         "'gcloud dataflow jobs list --status=active --project=local-project --region=us-central1' lists them"
     )
-    assert "records/records/.work/job.json" not in cloud.storage.objects("bucket")
+    assert "records/records/.lock" not in cloud.storage.objects("bucket")
 
 
 def test_a_name_that_another_job_has(run, service):

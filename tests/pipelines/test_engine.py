@@ -105,7 +105,7 @@ def test_a_job_server_and_its_workers_make_the_same_bytes(run, endpoints, tmp_pa
     (tmp_path / "empty.csv").write_text("id,text\n")
     status, _, err = run(csv=tmp_path / "empty.csv", out="none", **behind)
     assert (status, err) == (1, "error: empty.csv: a header and no rows, expected at least one text\n")
-    assert not (tmp_path / "none" / ".work" / "job.json").exists()
+    assert not (tmp_path / "none" / ".lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import claim, documents, job, shards, tokens
+from pipelines import documents, job, shards, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.documents import Shape
 from pipelines.shards import Layout, ShardKey
 from pipelines.split import document_ids, held_out
-from records import command_line, disk, manifest, storage, tfrecord
+from records import command_line, disk, folder_lock, manifest, storage, tfrecord
 from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import SPLITS
@@ -280,12 +280,13 @@ def test_a_job_that_was_taken_over_meanwhile_leaves_the_others_data_set_alone(
 
 def test_a_worker_of_a_job_that_was_taken_over_writes_no_shard(tmp_path):
     folder = str(tmp_path)
-    ours = claim.take(f"{folder}/.work", take_over=False, ends_with_us=True)
-    claim.take(f"{folder}/.work", take_over=True, ends_with_us=True)
+    ours = folder_lock.take(folder, what="job", instead="").id
+    other = folder_lock.take(folder, what="job", instead="", take_over=True)
     shape = Shape(folder, "", 1 << 20, "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), ours)
     with pytest.raises(RemaskError, match="another job has taken it over"):
         list(job.WriteShard(shape).process((ShardKey("train", 0, 1).packed(), [])))
     assert not list(tmp_path.glob("*.tfrecord*"))
+    other.release()
 
 
 def test_a_data_set_is_replaced_with_its_own_tokenizer(run, tmp_path):
@@ -326,7 +327,7 @@ def test_a_gz_file_is_worked_off_in_parts_that_change_nothing(run, tmp_path, mon
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc, where not even root can make a folder")
 def test_a_folder_that_cannot_be_made_is_named(run):
     status, _, err = run(out="/proc/remask", tokenizer="train:300")
-    assert (status, err) == (1, "error: /proc/remask/.work/job.json: no such file or directory\n")
+    assert (status, err) == (1, "error: /proc/remask: no such file or directory\n")
 
 
 def test_an_interrupt_is_no_fault(run, tmp_path, monkeypatch):
@@ -357,10 +358,128 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
     assert list(out.glob(".work/*"))
     assert not (out / "manifest.json").exists()
     (out / "train-00000-of-00099.tfrecord").write_bytes(b"left over")
-    (out / "train-00001-of-00099.tfrecord.partial").write_bytes(b"left over")
+    for name in ("train-00001-of-00099.tfrecord", "dead_letters.jsonl", "tokenizer.json", "manifest.json", ".lock"):
+        (out / f"{name}.0123abcd.partial").write_bytes(b"left over")
+    (out / "notes.partial").write_text("mine, too")
     assert run("--csv", write_csv(tmp_path / "b.csv", REVIEWS))[0] == 0
-    assert not [path.name for path in out.iterdir() if "00099" in path.name or path.name == ".work"]
-    assert (out / "notes.txt").read_text() == "mine"
+    made = set(shards_of(out)) | {"manifest.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in out.iterdir()} == made | {"notes.txt", "notes.partial"}
+    assert not [name for name in made if "00099" in name]
+
+
+KILLED = """
+import os, sys
+from pipelines import __main__, publish
+from records import command_line, storage
+{patch}
+sys.exit(command_line.main("pipelines", "", __main__.COMMANDS, sys.argv[1:]))
+"""
+AFTER_THE_MANIFEST = {
+    "before-anything-is-tidied": "publish._clean = lambda *a: os.kill(os.getpid(), 9)",
+    "in-the-middle": """
+import shutil
+rmtree = shutil.rmtree
+def half(path):
+    for folder in path.iterdir():
+        if len(folder.name) == 32:  # that of the job
+            rmtree(folder)
+    os.kill(os.getpid(), 9)
+shutil.rmtree = half
+""",
+    "before-the-lock-is-given-back": """
+from records.folder_lock import Lock
+Lock.release = lambda self: os.kill(os.getpid(), 9)
+""",
+}
+
+
+@pytest.fixture
+def killed(tmp_path, tokenizer_folder):
+    """Return a function that runs `make records` in a process which is killed at some point."""
+
+    def killed(patch, *arguments):
+        argv = ["records", "--out", str(tmp_path / "out"), "--max_seq_length", "32", "--tokenizer", tokenizer_folder]
+        command = [sys.executable, "-c", KILLED.format(patch=patch), *argv, *map(str, arguments)]
+        done = subprocess.run(command, check=False, timeout=100, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return killed
+
+
+@pytest.mark.parametrize("moment", AFTER_THE_MANIFEST)
+def test_after_a_kill_behind_the_manifest_the_same_command_says_that_the_set_is_whole(run, tmp_path, killed, moment):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    killed(AFTER_THE_MANIFEST[moment], "--csv", path)
+    before, made = shards_of(out), manifest.load(str(out))
+    assert (out / ".lock").exists()
+    status, said, err = run("--csv", path)
+    assert (status, err) == (0, "")
+    assert said.startswith(f"{out}: this data set is whole, of the input as it was at {made.job['created']}; ")
+    assert "ARGS=--overwrite makes it again\nnext       make show DATA=" in said
+    assert {path.name for path in out.iterdir()} == {
+        *before,
+        "manifest.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert shards_of(out) == before
+    status, _, err = run("--csv", path)  # nobody was killed: as ever
+    assert status == 1
+    assert "it holds a data set already" in err
+
+
+def test_after_a_kill_behind_the_manifest_another_command_is_refused_and_tidies_up(run, tmp_path, killed):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    killed(AFTER_THE_MANIFEST["before-anything-is-tidied"], "--csv", path)
+    status, _, err = run("--csv", path, "--num_shards", "3")
+    assert status == 1
+    assert "it holds a data set already" in err
+    assert not {".work", ".lock"} & {path.name for path in out.iterdir()}
+
+
+def test_a_job_that_was_killed_before_it_replaced_a_data_set_has_not_made_it(run, tmp_path, killed):
+    """The folder's data set is that of the same command, but of the input as it was before."""
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    assert run("--csv", path)[0] == 0
+    write_csv(tmp_path / "a.csv", REVIEWS[50:])
+    killed(
+        "from pipelines import job; job._make_room = lambda folder: os.kill(os.getpid(), 9)",
+        "--csv",
+        path,
+        "--overwrite",
+    )
+    status, _, err = run("--csv", path)
+    assert status == 1
+    assert "it holds a data set already" in err
+    assert not {".work", ".lock"} & {path.name for path in out.iterdir()}
+    assert run("--csv", path, "--overwrite")[0] == 0
+
+
+def test_a_folder_in_use_is_refused_whether_it_holds_a_data_set_or_not(run, tmp_path):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    for _ in range(2):
+        with folder_lock.held(str(out), what="job", instead=""):
+            status, _, err = run("--csv", path)
+            assert status == 1
+            assert "another job writes there" in err
+            assert "ARGS=--overwrite" in err
+        assert run("--csv", path, "--overwrite")[0] == 0
+
+
+def test_the_manifest_goes_first_and_is_missed_from_then_on(run, tmp_path, monkeypatch):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    assert run("--csv", path)[0] == 0
+    before = shards_of(out)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "remove_files", interrupted)
+        assert run("--csv", path, "--overwrite")[0] == 130
+    assert not (out / "manifest.json").exists()
+    assert shards_of(out) == before
+    assert run("--csv", path)[0] == 0
 
 
 def test_malformed_rows_go_to_the_dead_letters_and_the_rest_goes_on(run, tmp_path):

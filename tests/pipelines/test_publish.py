@@ -3,11 +3,12 @@
 import google_crc32c
 import pytest
 
-from pipelines import claim, source
+from pipelines import publish as publishing
+from pipelines import source
 from pipelines.documents import Rows, Shape
 from pipelines.publish import publish
 from pipelines.shards import Kept, Layout
-from records import storage
+from records import folder_lock, storage
 from records.errors import RemaskError
 from records.manifest import SPLITS, Data, Manifest, Shard, Tokenizer
 from tests.records.made import toy_tokenizer
@@ -26,14 +27,20 @@ def shape(request, tmp_path):
     if request.param == "bucket":
         request.getfixturevalue("cloud")
         folder = "gs://bucket/out"
-    job = claim.take(f"{folder}/.work", take_over=False, ends_with_us=True)
+    lock = folder_lock.take(folder, what="job", instead="")
+    job = lock.id
     shape = Shape(folder, "", 1 << 20, "text", "utf-8", 0.05, 1, Layout(8, "pack", 2, 3, 40, False), job)
     source.write_list(shape.sources, ["/in/a.csv", "/in/b/c.csv"])
     storage.write_bytes(f"{folder}/{SHARD.file}", CONTENT)
     storage.write_bytes(f"{shape.letters}/000001-0.jsonl", b"second\n")
     storage.write_bytes(f"{shape.letters}/000000-0.jsonl", b"first\n")
     storage.write_bytes(f"{shape.letters}/000000-0.jsonl.0-1.partial", b"left by a worker that was killed\n")
-    return shape
+    yield shape
+    lock.release()
+
+
+def take_over(shape):
+    return folder_lock.take(shape.folder, what="job", instead="", take_over=True)
 
 
 def run(shape, **replaced):
@@ -65,7 +72,7 @@ def test_the_manifest_comes_last_and_work_is_gone(shape):
 def test_an_engine_may_run_it_twice(shape):
     run(shape)
     before = storage.read_bytes(f"{shape.folder}/manifest.json")
-    storage.write_bytes(f"{shape.folder}/.work/job.json", b"{}")  # it was interrupted before it had removed this
+    storage.write_bytes(f"{shape.folder}/.work/blocks/0.block", b"{}")  # it was interrupted before it had removed this
     run(shape, about={"created": "later"})
     assert storage.read_bytes(f"{shape.folder}/manifest.json") == before
     assert not storage.exists(f"{shape.folder}/.work")
@@ -93,12 +100,38 @@ def test_a_shard_that_is_gone_makes_no_data_set(shape):
 
 
 def test_a_folder_that_was_taken_over_is_left_alone(shape):
-    claim.take(f"{shape.folder}/.work", take_over=True, ends_with_us=True)
+    other = take_over(shape)
     assert message(shape) == (
         f"{shape.folder}: another job has taken it over, so this one has made no data set; run it again with another "
         f"OUT="
     )
     assert not storage.exists(f"{shape.folder}/dead_letters.jsonl")
+    other.release()
+
+
+def test_a_folder_that_is_taken_over_while_the_shards_are_looked_at_is_left_alone(shape, monkeypatch):
+    look, others = publishing._check_shards, []
+
+    def slowly(folder, data):
+        look(folder, data)
+        others.append(take_over(shape))
+
+    monkeypatch.setattr(publishing, "_check_shards", slowly)
+    assert "another job has taken it over" in message(shape)
+    assert storage.exists(shape.letters)
+    others[0].release()
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_the_lock_of_a_job_that_outlives_its_command_is_given_back_at_its_end(shape, outlives):
+    other = take_over(shape)
+    if outlives:
+        other.outlive()
+    storage.write_bytes(f"{shape.folder}/.work/{other.id}/sources.json", storage.read_bytes(shape.sources))
+    run(shape._replace(job=other.id))
+    assert storage.exists(f"{shape.folder}/.lock") != outlives
+    other.release()
+    assert not storage.exists(f"{shape.folder}/.lock")
 
 
 def test_of_two_manifests_the_first_one_stays(shape, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from records import disk, storage
+from records import disk, paths, storage
 from records.errors import Changed, RemaskError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
@@ -296,7 +296,7 @@ def test_nothing_is_there_before_all_is(home):
 
 
 def test_of_two_who_write_a_file_of_one_generation_one_does(home):
-    path = f"{home}/claim"
+    path = f"{home}/lock"
     assert storage.generation(path) == 0
     storage.write_bytes(path, b"first", generation=0)
     begun = storage.generation(path)
@@ -308,7 +308,7 @@ def test_of_two_who_write_a_file_of_one_generation_one_does(home):
     storage.write_bytes(path, b"third", generation=begun)
     assert storage.generation(path) not in (0, begun)
     assert storage.read_bytes(path) == b"third"
-    assert names(home) == {"claim"}
+    assert names(home) == {"lock"}
 
 
 def test_lines_are_appended(home):
@@ -364,6 +364,43 @@ def test_of_files_that_are_removed_some_may_not_be_there(home):
     storage.remove_files([f"{home}/{name}" for name in ("a", "none", "b")])
     storage.remove_files([])
     assert names(home) == {"b-2"}
+
+
+def test_what_killed_writers_have_left_is_removed_and_nothing_else(home):
+    left = [paths.partial(f"{home}/file", "0123abcd"), paths.partial(f"{home}/file", "0123abcd", 31)]
+    kept = ["file", "my.partial", "file.0123abcd.partial.txt", "file.0123ABCD.partial", "deep/file.0123abcd.partial"]
+    for path in (*left, *(f"{home}/{name}" for name in kept)):
+        storage.write_bytes(path, b"")
+    storage.remove_partial(home)
+    assert names(home) == set(kept)
+    storage.remove_partial(f"{home}/none")
+
+
+def test_what_is_left_of_a_file_is_known_as_such(home):
+    """The names are those under which files are really written."""
+    with storage.open_write(f"{home}/file") as file:
+        file.write(b"half of it")
+        found = set(storage.files(home))
+        assert all(map(paths.is_partial, found))
+        assert len(found) == (not storage.is_remote(home))
+
+
+def test_a_file_of_one_generation_is_removed(home):
+    path = f"{home}/lock"
+    generation = storage.write_bytes(path, b"one", generation=0)
+    assert generation == storage.generation(path)
+    with pytest.raises(Changed):
+        storage.remove(path, generation=generation + 1)
+    assert storage.exists(path)
+    storage.remove(path, generation=generation)
+    assert not storage.exists(path)
+
+
+def test_the_age_of_a_file(home):
+    storage.write_bytes(f"{home}/file", b"")
+    assert -1.5 < storage.age(f"{home}/file") < 60
+    assert refusal(storage.age, f"{home}/none").startswith(f"{home}/none: ")
+    assert names(home) == {"file"}
 
 
 def test_files_at_hand_are_local_ones(home):
