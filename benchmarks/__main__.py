@@ -3,11 +3,12 @@
 import sys
 
 from benchmarks.config import (
+    GpuBenchOptions,
+    GpuCarryOptions,
     InputBenchOptions,
     RecordsBenchOptions,
     ReportOptions,
     StepBenchOptions,
-    StepGpuBenchOptions,
     TpuOptions,
 )
 from records.command_line import Command, main
@@ -17,7 +18,8 @@ COMMANDS = {
     "input": Command(InputBenchOptions, "benchmarks.input:main", "records into masked batches, beside the peers' ways"),
     "cloud": Command(RecordsBenchOptions, "benchmarks.cloud:main", "records in a bucket, beside those on the disk"),
     "step": Command(StepBenchOptions, "benchmarks.step:main", "steps of training, beside transformers and KerasHub"),
-    "step-gpu": Command(StepGpuBenchOptions, "benchmarks.step_gpu:main", "steps of training on one GPU, by way of JAX"),
+    "gpu": Command(GpuBenchOptions, "benchmarks.gpu:main", "steps of training on one GPU, beside transformers"),
+    "gpu-carry": Command(GpuCarryOptions, "benchmarks.gpu_carry:main", "what a bare machine needs for 'gpu'"),
     "tpu": Command(TpuOptions, "benchmarks.tpu:main", "compile the step for a TPU, without one"),
     "report": Command(ReportOptions, "benchmarks.report:main", "draw the results, and put them into README.md"),
 }

@@ -1,9 +1,19 @@
 """The options of the benchmarks. Only the standard library: help is instant."""
 
+import math
+import re
 from dataclasses import dataclass
 
 from records.command_line import option, require
-from trainer.config import DTYPES, SCRATCH
+from trainer.config import SCRATCH
+
+GPU_LENGTHS = (128, 512)
+GPU_CARRIED = "out/gpu"
+GPU_BATCHES, GPU_WHEELS = f"{GPU_CARRIED}/batches.npz", f"{GPU_CARRIED}/wheels"
+"""What is made beforehand and carried to a machine with a GPU, by default."""
+
+GPU_CONTENDERS = ("ceiling", "remask", "masked", "masked-compiled", "everywhere", "everywhere-compiled")
+"""The device's own speed, ours, and transformers' model: its head at masked places or everywhere, eager or compiled."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +70,66 @@ class StepBenchOptions:
 
 
 @dataclass(frozen=True)
-class StepGpuBenchOptions:
-    """Options of `python -m benchmarks step-gpu`.
+class GpuBenchOptions:
+    """Options of `python -m benchmarks gpu`.
 
     Raises:
         RemaskError: an option outside its range.
     """
 
     model: str = option("base", "shape of the model", choices=tuple(SCRATCH))
-    length: tuple[int, ...] = option((128, 512), "tokens a sequence")
-    batch: tuple[int, ...] = option((), "sequences a step; none: what makes 8,192, 32,768 and 65,536 tokens")
-    steps: int = option(20, "steps that are timed, after the first three")
-    dtype: str = option("mixed_bfloat16", "arithmetic", choices=DTYPES)
+    length: tuple[int, ...] = option(GPU_LENGTHS, "tokens a sequence")
+    tokens: int = option(32_768, "tokens a step, padding included")
+    contender: tuple[str, ...] = option(GPU_CONTENDERS, "who takes part", choices=GPU_CONTENDERS)
+    batches: str = option(
+        GPU_BATCHES, "what to train on; random: words at random, as where this file is missing", metavar="FILE|random"
+    )
+    wheels: str = option(GPU_WHEELS, "wheels of what the machine may lack", metavar="DIR")
+    device: str = option("gpu", "where to run; on a cpu the figures are worth nothing", choices=("gpu", "cpu"))
+    seconds: float = option(345.0, "of all together; what has not come by then is named")
+    limit: float = option(100.0, "seconds of a contender at one length")
+    figure_seconds: float = option(3.0, "seconds that are measured for one figure")
     peak_tflops: float = option(0.0, "what the device could do at most; 0: looked up by its name")
+    commit: str = option("", "of the code, for the result; none: what git says")
+    out: str = option("", "folder of gpu.json; none: benchmarks/results, on a cpu out/gpu", metavar="DIR")
 
     def __post_init__(self) -> None:
-        for name in ("length", "batch"):
-            for value in getattr(self, name):
-                require(value >= 1, name, value, "at least 1")
         for value in self.length:
             require(3 <= value <= 512, "length", value, "3 to 512")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.peak_tflops >= 0, "peak_tflops", self.peak_tflops, "0 or more")
+        require(self.tokens >= 1, "tokens", self.tokens, "at least 1")
+        for name in ("seconds", "limit", "figure_seconds"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "more than 0")
+        require(0 <= self.peak_tflops < math.inf, "peak_tflops", self.peak_tflops, "0 or more")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the result; what a CPU gives does not get among the results by itself."""
+        return self.out or ("benchmarks/results" if self.device == "gpu" else GPU_CARRIED)
+
+
+@dataclass(frozen=True)
+class GpuCarryOptions:
+    """Options of `python -m benchmarks gpu-carry`.
+
+    Raises:
+        RemaskError: an option outside its range.
+    """
+
+    csv: str = option(
+        "", "a CSV with a column text, such as the IMDB reviews; none: the embedded corpus", metavar="FILE"
+    )
+    tokenizer: str = option("", "folder or hub name of a tokenizer; none: that of 'python -m pipelines records'")
+    length: tuple[int, ...] = option(GPU_LENGTHS, "tokens a sequence")
+    tokens: int = option(131_072, "tokens of each kind of sequence, padding included")
+    python: str = option("3.12", "version of Python on the other machine, for which the wheels are", metavar="3.N")
+    out: str = option(GPU_CARRIED, "folder to write", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        for value in self.length:
+            require(8 <= value <= 512, "length", value, "8 to 512")
+        require(self.tokens >= 1, "tokens", self.tokens, "at least 1")
+        require(bool(re.fullmatch(r"3\.\d+", self.python)), "python", self.python, "3.N, such as 3.12")
 
 
 @dataclass(frozen=True)

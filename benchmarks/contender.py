@@ -21,6 +21,7 @@ PACKAGES = (
     "apache-beam",
     "datasets",
     "jax",
+    "jaxlib",
     "keras",
     "keras-hub",
     "numpy",
@@ -29,7 +30,9 @@ PACKAGES = (
     "tensorflow-text",
     "tf-keras",
     "tokenizers",
+    "torch",
     "transformers",
+    "triton",
 )
 """Those whose versions a result names, where they are installed."""
 
@@ -69,13 +72,14 @@ def _cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in (ours, children))
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the most memory this process has ever held; `ru_maxrss` would begin with that of its parent."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 if found else 0
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES`, as far as they are installed."""
     installed = {distribution.name.lower().replace("_", "-"): distribution for distribution in metadata.distributions()}
     return {name: installed[name].version for name in PACKAGES if name in installed}
 
@@ -85,7 +89,7 @@ def main(entry: str, arguments: str) -> None:
     module, function = entry.split(":")
     work = getattr(importlib.import_module(module), function)(**json.loads(arguments))
     found = measured(work)
-    print(json.dumps({**found, "peak_bytes": _peak_bytes(), "versions": _versions()}), flush=True)
+    print(json.dumps({**found, "peak_bytes": peak_bytes(), "versions": versions()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ each round, and the median over the rounds is what counts; the spread is printed
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -266,7 +267,9 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit that is measured, with a + where the working tree differs from it."""
+    """Return the commit that is measured, with a + where the working tree differs from it; nothing without git."""
+    if not shutil.which("git"):
+        return ""
 
     def git(*arguments: str) -> str:
         said = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import gpu_result
 from benchmarks.config import ReportOptions
 from benchmarks.contest import LIMIT, OURS, PEER, Contest, Run
+from benchmarks.figures import short
 from records.errors import RemaskError
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -30,50 +32,55 @@ class Results(NamedTuple):
 
 def main(options: ReportOptions) -> None:
     """Read all results, draw them, and write the table."""
-    found = read(options.results)
+    found, gpu = read(options.results), read_gpu(options.results)
+    if not (found or gpu):
+        raise RemaskError(f"{options.results}: no results here; run 'make bench' first")
     picture = os.path.join(options.results, PICTURE)
-    draw([contest for results in found for contest in results.contests], picture)
+    if contests := [contest for results in found for contest in results.contests]:
+        draw(contests, picture)
     readme = Path(options.readme)
     try:
         text = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise RemaskError(f"{readme}: {error.strerror}; name the file with --readme") from error
-    readme.write_text(inserted(text, section(found, os.path.relpath(picture, readme.parent))), encoding="utf-8")
-    print(f"made {picture} and the table in {readme}, from {len(found)} benchmarks")
+    sections = [section(found, os.path.relpath(picture, readme.parent))] if found else []
+    sections += [gpu_result.section(gpu)] if gpu else []
+    readme.write_text(inserted(text, "\n\n".join("\n".join(lines) for lines in sections)), encoding="utf-8")
+    made = f"{picture} and the table" if contests else "the table"
+    print(f"made {made} in {readme}, from {len(found) + bool(gpu)} benchmarks")
 
 
 def read(folder: str) -> list[Results]:
-    """Return all results of a folder.
-
-    Raises:
-        RemaskError: there are none.
-    """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise RemaskError(f"{folder}: no results here; run 'make bench' first")
+    """Return all results of contests in a folder."""
+    paths = sorted(path for path in Path(folder).glob("*.json") if path.name != gpu_result.FILE)
     return [_results(json.loads(path.read_text())) for path in paths]
 
 
-def section(found: Sequence[Results], picture: str) -> str:
-    """Return what stands in README: the picture, the table, and where the figures are from."""
+def read_gpu(folder: str) -> gpu_result.GpuResult | None:
+    """Return the result on a GPU, where there is one that holds figures."""
+    path = Path(folder) / gpu_result.FILE
+    result = gpu_result.read(path) if path.exists() else None
+    return result if result and result.figures else None
+
+
+def section(found: Sequence[Results], picture: str) -> list[str]:
+    """Return the lines that stand in README: the picture, the table, and where the figures are from."""
     rows = [row for results in found for contest in results.contests for row in table_rows(contest)]
     where = {
         f"{results.machine['processor']}, {results.machine['cores']} cores, at commit {results.commit.rstrip('+')}"
         for results in found
     }
     headlines = ", ".join(f"{name} {value:.3g}" for results in found for name, value in results.headlines.items())
-    return "\n".join(
-        [
-            f"![Work done in a CPU-second, by remask, by its peers and by what limits it]({picture})",
-            "",
-            "| | remask | beside it | | remask / it | its memory / ours |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            f"Work in a CPU-second; medians over the rounds, in brackets their spread. {'; '.join(sorted(where))}.",
-            f"Headlines: {headlines}.",
-        ]
-    )
+    table = [
+        f"![Work done in a CPU-second, by remask, by its peers and by what limits it]({picture})",
+        "",
+        "| | remask | beside it | | remask / it | its memory / ours |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Work in a CPU-second; medians over the rounds, in brackets their spread. {'; '.join(sorted(where))}.",
+    ]
+    return [*(table if rows else []), f"Headlines: {headlines}."]
 
 
 def table_rows(contest: Contest) -> list[str]:
@@ -95,22 +102,6 @@ def table_rows(contest: Contest) -> list[str]:
             f"({min(ratios):.2f} to {max(ratios):.2f}) | {contest.ratio(name, ours, 'peak_bytes'):.2f} |"
         )
     return rows
-
-
-def short(value: float) -> str:
-    """Return a number of three digits.
-
-    >>> short(2_712_345), short(13_040), short(151.4), short(17.24), short(0.5)
-    ('2.71 M', '13.0 k', '151', '17.2', '0.50')
-    """
-    for size, name in ((1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{_three(value / size)}{name}"
-    return _three(value)
-
-
-def _three(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def inserted(text: str, new: str) -> str:

@@ -46,7 +46,7 @@ def test_every_make_on_a_page_is_one_that_make_and_the_command_know(page):
     made = (".venv/ready", ".venv/ready-parity", ".venv-peers/ready", ".venv-tpu/ready", "out/sample/manifest.json")
     says = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     options = f"--no-print-directory --silent {' '.join(f'-o {path}' for path in made)}"
-    script = "\n".join((f'make() {{ command make {options} PY="$PY" "$@"; }}', *lines))
+    script = "\n".join((f'make() {{ command make {options} PY="$PY" PYTHON="$PY" "$@"; }}', *lines))
     done = subprocess.run(
         ["bash", "-euc", script], cwd=ROOT, env={**os.environ, "PY": says}, capture_output=True, text=True, check=False
     )

@@ -56,7 +56,7 @@ def test_a_file_without_the_marks_is_left_alone(tmp_path):
 
 def test_no_results_are_explained(tmp_path):
     with pytest.raises(RemaskError, match=r"no results here; run 'make bench' first$"):
-        report.read(str(tmp_path))
+        report.main(ReportOptions(results=str(tmp_path), readme=str(tmp_path / "README.md")))
 
 
 def test_no_readme_is_explained(tmp_path):
