@@ -29,7 +29,7 @@ from pipelines.source import Row, check_source, find_sources, read_piece, split_
 from records import folder_lock, storage, tokenizer
 from records.errors import RemaskError
 from records.folder_lock import Lock
-from records.manifest import MANIFEST_JSON, SPLITS, Data, Manifest, Tokenizer
+from records.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer
 from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
@@ -66,7 +66,7 @@ def main(options: RecordsOptions) -> int:
         return ended
     lock.release()
     made = Manifest.from_json(storage.read_bytes(storage.join(options.folder, MANIFEST_JSON)))
-    print(summary.text(made, options.folder, seconds=time.monotonic() - started, synthetic=not options.csv))
+    print(summary.text(made, options.folder, seconds=time.monotonic() - started))
     return 0
 
 
@@ -179,7 +179,7 @@ def _finished(options: RecordsOptions, lock: Lock) -> str:
     return (
         f"{options.folder}: this data set is whole, of the input as it was at {made.job.get('created')}; the job that "
         f"made it was killed while it tidied up, which is done now. If the input has changed since, ARGS=--overwrite "
-        f"makes it again\n{summary.next_step(made, options.folder, synthetic=not options.csv)}"
+        f"makes it again\n{summary.next_step(made, options.folder)}"
     )
 
 
@@ -209,7 +209,7 @@ def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int
     The embedded reviews are written to `folder`.
     """
     if not options.csv:
-        print(f"input: {sample.LABEL}")
+        print(f"input: {SYNTHETIC}")
         path = storage.join(folder, "sample.csv")
         sample.write_csv(path)
         return (path,), storage.size(path)
@@ -325,6 +325,7 @@ def _described(
         tokenizer=Tokenizer.of(artifact),
         splits=dict.fromkeys(SPLITS, ()),
         sources=(),
+        synthetic=not options.csv,
     )
     about = {
         "package_version": pipelines.__version__,

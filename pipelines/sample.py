@@ -1,10 +1,10 @@
 """Makes the sample corpus: short film reviews from a small grammar, so that everything can be tried offline in minutes.
 
 No person wrote these reviews, and none of their films, actors or villages exists: they are visibly synthetic, and
-whatever prints one also prints `LABEL`. They are made to be learnt from: a review has one opinion, one film, one genre
-and one leading actor, so a word is foretold by words near it ("I have seen this ..."), by words far from it (praise
-goes with praise, an actress with "her", gags with a comedy) and by words it repeats (the title). And they are made to
-be cleaned: tags, accents, quotation marks and capitals occur, as in reviews that people write.
+whatever prints one also prints `records.manifest.SYNTHETIC`. They are made to be learnt from: a review has one opinion,
+one film, one genre and one leading actor, so a word is foretold by words near it ("I have seen this ..."), by words far
+from it (praise goes with praise, an actress with "her", gags with a comedy) and by words it repeats (the title). And
+they are made to be cleaned: tags, accents, quotation marks and capitals occur, as in reviews that people write.
 """
 
 import csv
@@ -15,9 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from records import storage
-
-LABEL = "synthetic film reviews (made by remask, not real)"
-"""What to print beside any text of this corpus."""
 
 # `name: one | two` says that {name} is one of the two; the first are drawn most often, as words are in any language.
 # {{genre} mood} is {comedy mood} in a comedy. `name+` and `name-` are {name} in a review that praises and in one that

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from records import storage
-from records.manifest import SPLITS, Data, Manifest, Shard, Source
+from records.manifest import SPLITS, SYNTHETIC, Data, Manifest, Shard, Source
 
 if TYPE_CHECKING:
     from pipelines.documents import Rows
@@ -58,7 +58,7 @@ def nothing_left(data: Data, dead_letters: str) -> str:
     return f"{files}: none of the {rows:,} rows became a document ({_listed(reasons)}){where}"
 
 
-def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str:
+def text(made: Manifest, folder: str, *, seconds: float) -> str:
     """Return the lines that end a job: what it made, of what, where, and what to run next."""
     data = made.data
     rows, documents, cut = (
@@ -74,20 +74,20 @@ def text(made: Manifest, folder: str, *, seconds: float, synthetic: bool) -> str
         f"sequences  {examples:,} of {data.max_seq_length} ({data.long_text}), {padding:.1%} padding",
         *(_split(made, split) for split in SPLITS),
         f"time       {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s",
-        f"made       {folder}" + (" of synthetic film reviews" if synthetic else ""),
+        f"made       {folder}" + (f" of {SYNTHETIC}" if data.synthetic else ""),
     ]
     if reasons.get("malformed"):
         lines.append(
             f"look at    {storage.join(folder, 'dead_letters.jsonl')}: the malformed rows, with the reason of each"
         )
-    return "\n".join((*lines, next_step(made, folder, synthetic=synthetic)))
+    return "\n".join((*lines, next_step(made, folder)))
 
 
-def next_step(made: Manifest, folder: str, *, synthetic: bool) -> str:
+def next_step(made: Manifest, folder: str) -> str:
     """Return the line that says what to run next."""
     where = f"DATA={shlex.quote(folder)}"
     # No model on earth shares a vocabulary that was made from this text.
-    start = " MODEL=tiny" if made.data.tokenizer.name.startswith("train:") and not synthetic else ""
+    start = " MODEL=tiny" if made.data.tokenizer.name.startswith("train:") and not made.data.synthetic else ""
     return f"next       make show {where}; make train {where}{start}"
 
 

@@ -21,6 +21,8 @@ from records.typed_json import Count, FileName, Matches
 MANIFEST_JSON = "manifest.json"
 FORMAT_VERSION: Final = 2
 SPLITS = ("train", "validation")
+SYNTHETIC = "synthetic film reviews (made by remask, not real)"
+"""What to print beside any text of a data set that is `synthetic`."""
 
 _AGAIN = "copy it again, or make the records again with 'make records'"
 _SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
@@ -98,6 +100,7 @@ class Data:
     tokenizer: Tokenizer
     splits: Mapping[str, tuple[Shard, ...]]
     sources: tuple[Source, ...]
+    synthetic: bool = False  # whether a program made the text: the embedded reviews
 
     def __post_init__(self) -> None:
         if set(self.splits) != set(SPLITS):

@@ -189,7 +189,7 @@ def tiny_data_set(tmp_path_factory: pytest.TempPathFactory, toy_tokenizer: Token
         ),
     }
     toy_tokenizer.save(str(folder))
-    source = Source("toy.csv (synthetic)", rows=240, documents=240, dropped={}, recoded=0, tokens_dropped=0)
+    source = Source("toy.csv", rows=240, documents=240, dropped={}, recoded=0, tokens_dropped=0)
     data = Data(LENGTH, "pack", 0.15, "", Tokenizer.of(toy_tokenizer), splits, (source,))
     manifest = Manifest(
         data, job={"package_version": "0", "options": {}, "created": "", "seconds": 0.0}, format_version=FORMAT_VERSION

@@ -103,14 +103,13 @@ def card(manifest: Manifest, saved: Checkpoint, *, example: str) -> str:
     options = {**saved.run["options"], "global_batch_size": saved.run["global_batch_size"]}
     data = manifest.data
     by_step = {each.step: each for each in saved.evaluations}
-    synthetic = any("synthetic" in source.file for source in data.sources)
     sections = [
         f"---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- masked-lm\n{_TAG}\n---",
         f"# {_name(options['model'])}, trained on masked words",
         f"A BERT masked language model {_after(saved.step, options)}, started from "
         f"`{_name(options['model'])}`, trained with remask.",
         "## Data",
-        *(["**The text is synthetic: it was made by a program, not written by people.**"] if synthetic else []),
+        *(["**The text is synthetic: it was made by a program, not written by people.**"] if data.synthetic else []),
         _rows(
             ("", "train", "validation"),
             [

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from records import storage, tfrecord
 from records.errors import RemaskError
+from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
 from records.schema import PAD_ID
 from records.verify import decoded
@@ -30,6 +31,8 @@ def main(options: ShowOptions) -> int:
         shown = list(first(data_set, options.split, options.n))
     if not shown:
         raise RemaskError(f"{options.data}: the {options.split} split is empty; try SPLIT=train, or make more records")
+    if data_set.manifest.data.synthetic:
+        print(f"text: {SYNTHETIC}")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for input_ids, example_id in shown:
         print(f"example {example_id}: {_described(input_ids, data_set)}")

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from records.command_line import make_option
+from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, probes, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
@@ -151,7 +152,7 @@ def introduction(
     return "\n".join(
         (
             f"data     {data_set.folder}: {train_examples:,} sequences of {length} tokens ({filled:.1%} filled), "
-            f"{made.examples('validation'):,} held out",
+            f"{made.examples('validation'):,} held out" + (f"; {SYNTHETIC}" if made.data.synthetic else ""),
             f"model    {options.model}: {model.count_params():,} parameters, {options.dtype}, "
             f"on {strategy.num_replicas_in_sync} {accelerator.kind()}",
             f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an "

@@ -89,6 +89,8 @@ def test_the_summary_counts_everything(run, tmp_path):
         }
     ]
     assert "rows       305\n" in out
+    assert "synthetic" not in out
+    assert data["synthetic"] is False
     assert "documents  300; dropped: 2 duplicate, 3 empty\n" in out
     assert f"next       make show DATA={tmp_path}/out; make train DATA={tmp_path}/out\n" in out
     assert not (tmp_path / "out" / ".work").exists()
@@ -589,7 +591,8 @@ def test_the_embedded_reviews_are_named_as_synthetic(run, tmp_path):
     status, out, _ = run("--num_shards", "2", tokenizer="train:300")
     assert status == 0
     assert "input: synthetic film reviews (made by remask, not real)" in out
-    assert f"made       {tmp_path}/out of synthetic film reviews" in out
+    assert f"made       {tmp_path}/out of synthetic film reviews (made by remask, not real)\n" in out
+    assert manifest.load(str(tmp_path / "out")).data.synthetic
     assert manifest.load(str(tmp_path / "out")).data.tokenizer.name == "train:300"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import sample
 from pipelines.clean import clean
-from pipelines.sample import LABEL, reviews, write_csv
+from pipelines.sample import reviews, write_csv
 from records.errors import RemaskError
 from trainer.config import PROBES
 
@@ -174,7 +174,3 @@ def test_probes_are_never_answered_by_the_corpus_itself() -> None:
         r"the story was (great|wonderful) and i loved it\b",
     ):
         assert re.search(part, text)
-
-
-def test_it_says_what_it_is() -> None:
-    assert LABEL == "synthetic film reviews (made by remask, not real)"

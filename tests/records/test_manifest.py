@@ -189,6 +189,7 @@ def test_another_version_may_look_quite_different(text):
         (but("data", "validation_fraction", value=-0.1), ("data.validation_fraction:", "-0.1")),
         (but("data", "validation_fraction", value=1.1), ("data.validation_fraction:", "1.1")),
         (but("data", "max_seq_length", value=0), ("data.max_seq_length:", "0")),
+        (but("data", "synthetic", value=0), ("data.synthetic:", "0", "boolean")),
         (but("data", "more", value=1), ("data.more:", "does not know")),
     ],
     ids=lambda each: "" if isinstance(each, str) else " ".join(each),
@@ -226,7 +227,7 @@ def test_whatever_stands_anywhere_is_read_as_it_is_or_refused(path, value):
 @pytest.mark.parametrize("path", [path for path in PATHS if isinstance(path[-1], str)], ids=str)
 def test_each_field_has_to_be_there(path):
     """But for those that older manifests lack, what the job says of itself, and why rows were dropped."""
-    if (path[0] == "job" and len(path) > 1) or path == ("data", "tokenizer", "config_sha256"):
+    if (path[0] == "job" and len(path) > 1) or path in (("data", "synthetic"), ("data", "tokenizer", "config_sha256")):
         assert Manifest.from_json(without(*path)).digest() == MADE.digest()
     else:
         assert refusal(without(*path))

@@ -1,13 +1,15 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from records import manifest
 from records.errors import RemaskError
 from trainer import checkpoint
 from trainer.config import ExportOptions
-from trainer.export import is_final, main
+from trainer.export import card, is_final, main
 from trainer.fill_mask import fill
 from trainer.pretrained import find, read_weights
 
@@ -59,9 +61,9 @@ def test_card_says_what_the_model_is(trained_run, tiny_data_set):
     found, _ = checkpoint.read(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
     first, last = found.evaluations[0], found.evaluations[-1]
     assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
-    assert "**The text is synthetic: it was made by a program, not written by people.**" in card
+    assert "synthetic" not in card
     assert "| sequences | 203 | 37 |" in card
-    assert "- toy.csv (synthetic): 240 documents" in card
+    assert "- toy.csv: 240 documents" in card
     assert f"| 0 | {first.loss:.4f} | {first.perplexity:.2f} |" in card
     assert f"| 40 | {last.loss:.4f} | {last.perplexity:.2f} |" in card
     assert "| learning_rate | `0.02` |" in card
@@ -70,6 +72,18 @@ def test_card_says_what_the_model_is(trained_run, tiny_data_set):
     assert "(/" not in card
     assert "`/" not in card
     assert ":/" not in card
+
+
+def test_card_says_whether_a_program_made_the_text(trained_run, tiny_data_set):
+    """It is a fact of the data set; what its files are called says nothing."""
+    made = manifest.load(tiny_data_set)
+    found = checkpoint.read_json(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    renamed = (dataclasses.replace(made.data.sources[0], file="synthetic.csv"),)
+    for synthetic in (True, False):
+        data = dataclasses.replace(made.data, synthetic=synthetic, sources=renamed)
+        text = card(dataclasses.replace(made, data=data), found, example="a [MASK].")
+        sentence = "**The text is synthetic: it was made by a program, not written by people.**"
+        assert (sentence in text) == synthetic
 
 
 def test_readme_of_another_is_not_replaced(trained_run, tmp_path):

@@ -1,10 +1,11 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from records import reader
+from records import manifest, reader
 from records.errors import RemaskError
 from tests.records import made
 from tests.records.made import CLS, FIRST_WORD, MASK, PAD, SEP, Records
@@ -44,6 +45,15 @@ def test_the_first_sequences_across_shards(folder, capsys):
     assert shown(capsys, folder, n=2) == expected[:4]
     assert shown(capsys, folder, n=1_000_000) == expected
     assert shown(capsys, folder, split="validation") == expected[4:]
+
+
+def test_text_that_a_program_made_is_said_to_be_so(folder, capsys):
+    found = manifest.load(str(folder))
+    made.save(str(folder), dataclasses.replace(found, data=dataclasses.replace(found.data, synthetic=True)))
+    for split in ("train", "validation"):
+        lines = shown(capsys, folder, n=1, split=split)
+        assert lines[0] == "text: synthetic film reviews (made by remask, not real)"
+        assert lines[1].startswith("example ")
 
 
 def test_compressed_shards(tmp_path, capsys):

@@ -24,7 +24,7 @@ from trainer.config import TrainOptions
 from trainer.fill_mask import fill, table
 from trainer.model import BertMaskedLM
 from trainer.pretrained import find, read_weights
-from trainer.train import train
+from trainer.train import introduction, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -285,6 +285,15 @@ def test_replicas_train_alike_from_end_to_end(whole, options, tmp_path):
     for two, one in zip(ours.evaluations, theirs.evaluations, strict=True):
         assert two.loss == pytest.approx(one.loss, abs=1e-6)
         assert (two.accuracy, two.top5_accuracy, two.tokens) == (one.accuracy, one.top5_accuracy, one.tokens)
+
+
+def test_of_text_that_a_program_made_it_is_said_before_any_is_shown(options):
+    opened = open_data_set(options.data)
+    data = replace(opened.manifest.data, synthetic=True)
+    synthetic = replace(opened, manifest=replace(opened.manifest, data=data))
+    model = BertMaskedLM(find(options.model, data=opened.tokenizer).config, seed=0)
+    first, *_ = introduction(options, synthetic, model, choose_strategy(), 20).splitlines()
+    assert first.endswith(", 37 held out; synthetic film reviews (made by remask, not real)")
 
 
 def test_everything_is_said_before_the_first_step_and_after_the_last(whole):
