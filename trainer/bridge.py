@@ -5,6 +5,7 @@ byte.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from numpy.typing import NDArray
 from records import storage
 from records.errors import RemaskError
 from records.schema import PAD_ID
+from trainer import heads
 from trainer.config import ModelConfig
 from trainer.model import BertMaskedLM
-from trainer.tensors import FLOATS, WEIGHTS, Stored, opened
+from trainer.tensors import FLOATS, WEIGHTS, Stored, opened, today
 
+ENCODER = "bert."
 HEAD = "cls.predictions."
 """Begins the names of the head for masked words, which the checkpoint of an encoder alone does not have."""
+
+_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 
 TIED = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -93,7 +98,8 @@ class CheckpointReport:
     """What `read_checkpoint` did not find, and what it found and left."""
 
     missing: tuple[str, ...]  # tensors of the head, which stays as it was
-    unused: tuple[str, ...]  # tensors of the checkpoint, by the names that they have there
+    unused: tuple[str, ...]  # tensors of other heads than that for words, by the names that they have there
+    heads: int | None = None  # that the weights look as if they had, where the config says another number
 
 
 def read_checkpoint(model: BertMaskedLM, path: str | Path) -> CheckpointReport:
@@ -104,10 +110,13 @@ def read_checkpoint(model: BertMaskedLM, path: str | Path) -> CheckpointReport:
         path: a folder with `model.safetensors`, whole or in shards, or such a file.
 
     Raises:
-        RemaskError: no checkpoint there, or a damaged one; a tensor of the encoder that is missing, any of another
-            shape or with values that are no finite numbers, or a decoder that is not tied to the word embeddings.
+        RemaskError: no checkpoint there, or a damaged one; a tensor of the encoder that is missing, one that the model
+            has no place for, any of another shape or with values that are no finite numbers, or a decoder that is not
+            tied to the word embeddings.
     """
-    with opened(path) as (stored, unused):
+    with opened(path) as (stored, twice):
+        for tensor in twice:
+            _check_equal(tensor, stored[today(tensor.name)], path, "they are one tensor by its old and its new name")
         _untie(stored, path)
         weights = table(model)
         missing = _check(weights, stored, path)
@@ -115,8 +124,9 @@ def read_checkpoint(model: BertMaskedLM, path: str | Path) -> CheckpointReport:
         for weight in weights:
             if missing.isdisjoint(weight.names):
                 weight.assign(stored.pop(name).read() for name in weight.names)
-        left = [*unused, *(tensor.name for tensor in stored.values())]
-    return CheckpointReport(tuple(sorted(missing)), tuple(sorted(left)))
+    left = sorted(tensor.name for tensor in (*twice, *stored.values()))
+    given, found = model.config.num_attention_heads, heads.seen(_norms(model), given=model.config.num_attention_heads)
+    return CheckpointReport(tuple(sorted(missing)), tuple(left), found if found != given else None)
 
 
 def write_checkpoint(model: BertMaskedLM, folder: str | Path) -> None:
@@ -158,11 +168,17 @@ def _untie(stored: dict[str, Stored], path: str | Path) -> None:
     for second, first in TIED.items():
         if second in stored:
             tensor = stored.pop(second)
-            if not np.array_equal(tensor.read(), stored.setdefault(first, tensor).read(), equal_nan=True):
-                raise RemaskError(
-                    f"{path}: {tensor.name} differs from {stored[first].name}, expected equal: in this model the "
-                    f"decoder is tied to the word embeddings"
-                )
+            _check_equal(
+                tensor,
+                stored.setdefault(first, tensor),
+                path,
+                "in this model the decoder is tied to the word embeddings",
+            )
+
+
+def _check_equal(tensor: Stored, other: Stored, path: str | Path, reason: str) -> None:
+    if not np.array_equal(tensor.read(), other.read(), equal_nan=True):
+        raise RemaskError(f"{path}: {tensor.name} differs from {other.name}, expected equal: {reason}")
 
 
 def _check(weights: list[Weight], stored: Mapping[str, Stored], path: str | Path) -> set[str]:
@@ -185,7 +201,24 @@ def _check(weights: list[Weight], stored: Mapping[str, Stored], path: str | Path
             f"{path}: {len(unfit)} tensors do not fit the model:{_listed(unfit)}\n"
             f"Is its config.json that of another model?"
         )
+    more = [tensor.name for name, tensor in stored.items() if name not in expected and name.startswith((ENCODER, HEAD))]
+    if more:
+        layers, said = (
+            len({found[1] for name in names if (found := _LAYER.match(name))}) for names in (stored, expected)
+        )
+        raise RemaskError(
+            f"{path}: {len(more)} tensors of the encoder or the head have no place in the model:{_listed(more)}\n"
+            f"It would compute something else without them. The checkpoint has {layers} layers, its config.json "
+            f"says num_hidden_layers {said}. Is that of another model?"
+        )
     return {name for name in expected if name not in stored}
+
+
+def _norms(model: BertMaskedLM) -> NDArray[np.float64]:
+    """Return the lengths of the rows of all query, key and value matrices, `[3 x layers, hidden_size]`."""
+    kernels = (np.asarray(layer.attention.kernel, np.float64) for layer in model.encoder_layers)  # [H, 3 x H] each
+    lengths = np.concatenate([np.linalg.norm(kernel, axis=0) for kernel in kernels])
+    return np.maximum(lengths.reshape(-1, model.config.hidden_size), np.finfo(np.float64).tiny)
 
 
 def _check_values(tensors: Iterable[Stored], model: BertMaskedLM) -> None:

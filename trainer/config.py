@@ -9,6 +9,7 @@ from typing import Any
 from records.command_line import option, require
 from records.errors import RemaskError
 from records.paths import is_remote
+from records.schema import PAD_ID
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,13 @@ class ModelConfig:
                 )
         if config.get("is_decoder"):
             raise RemaskError("model: is_decoder is true, expected an encoder")
+        if config.get("auto_map"):
+            raise RemaskError(
+                f"model: auto_map is {config['auto_map']!r}, so it brings code of its own along: only BERT itself is "
+                f"implemented"
+            )
+        if (pad := config.get("pad_token_id", PAD_ID)) not in (PAD_ID, None) or isinstance(pad, bool):
+            raise RemaskError(f"model: pad_token_id is {pad!r}, expected {PAD_ID}, with which the records are padded")
         if "vocab_size" not in config:
             raise RemaskError("model: config.json has no vocab_size, so it does not describe a BERT")
         names = {field.name for field in dataclasses.fields(cls)} - {"cls_token_id"}

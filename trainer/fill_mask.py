@@ -55,7 +55,7 @@ def main(options: FillMaskOptions) -> None:
     if options.text != "-":  # a text that cannot be filled is refused before the model is read
         encode(options.text, start.tokenizer, longest=start.config.max_position_embeddings)
     model = BertMaskedLM(start.config, seed=0)
-    pretrained.read_weights(model, start, say=lambda line: print(line, file=sys.stderr) if "WARNING" in line else None)
+    pretrained.read_weights(model, start, say=_remark)
     if options.text != "-":
         print(table(fill(model, options.text, start.tokenizer, top_k=options.top_k)))
         return
@@ -72,6 +72,12 @@ def main(options: FillMaskOptions) -> None:
             print(table(fill(model, text.rstrip("\n"), start.tokenizer, top_k=options.top_k)), flush=True)
         except RemaskError as error:
             raise RemaskError(f"standard input, line {number}: {error}") from None
+
+
+def _remark(line: str) -> None:
+    """Say what is not as usual about a model, beside what is filled; but not that it was read."""
+    if line.startswith(" "):
+        print(line, file=sys.stderr)
 
 
 def encode(text: str, artifact: TokenizerArtifact, *, longest: int) -> tuple[list[int], list[int]]:

@@ -132,7 +132,7 @@ def read_weights(model: Any, start: Start, *, say: Callable[[str], None]) -> Non
     Call it in the scope of the strategy that made the model. Random weights are already there.
 
     Raises:
-        RemaskError: a tensor of the encoder is missing or of another shape.
+        RemaskError: a tensor of the encoder is missing, left over, of another shape or no finite numbers.
     """
     if not start.weights:
         say(f"model {start.name}: random weights")
@@ -141,5 +141,10 @@ def read_weights(model: Any, start: Start, *, say: Callable[[str], None]) -> Non
     say(f"model {start.name}: weights read")
     if report.missing:
         say(f"  WARNING: not in the checkpoint, so these start from random weights: {', '.join(report.missing)}")
+    if report.heads:
+        say(
+            f"  WARNING: config.json says num_attention_heads {start.config.num_attention_heads}, but the weights look "
+            f"as if they had {report.heads}; if what the model says makes no sense, that is why"
+        )
     if report.unused:
         say(f"  in the checkpoint, but not used: {', '.join(report.unused)}")

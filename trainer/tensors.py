@@ -22,8 +22,8 @@ WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "p
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Types of tensors that are read, as safetensors calls them. All become float32."""
 
-IGNORED = re.compile(r"bert\.embeddings\.position_ids|bert\.pooler\..*|cls\.seq_relationship\..*")
-"""What a masked language model has no use for: a constant, and the head for pairs of sentences."""
+IGNORED = re.compile(r"bert\.embeddings\.(position|token_type)_ids|bert\.pooler\..*|cls\.seq_relationship\..*")
+"""What a masked language model has no use for: constants, and the head for pairs of sentences."""
 
 
 class Stored(NamedTuple):
@@ -57,8 +57,8 @@ class _Index:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
-    """Open a checkpoint; give its tensors by today's names, and the names of those that are there a second time.
+def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[Stored]]]:
+    """Open a checkpoint; give its tensors by today's names, and those that are there a second time.
 
     Args:
         path: a folder with `model.safetensors`, whole or in shards, or such a file.
@@ -76,9 +76,9 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[str]]]:
             except (SafetensorError, OSError) as error:
                 raise RemaskError(f"{of}: missing or damaged ({error}); copy the checkpoint again") from error
             for name in file.keys():  # noqa: SIM118  it is no dict
-                today, tensor = _today(name), Stored(file, name, of)
-                if not IGNORED.fullmatch(today) and stored.setdefault(today, tensor) is not tensor:
-                    twice.append(name)
+                tensor = Stored(file, name, of)
+                if not IGNORED.fullmatch(today(name)) and stored.setdefault(today(name), tensor) is not tensor:
+                    twice.append(tensor)
         yield stored, twice
 
 
@@ -105,10 +105,10 @@ def _files(path: str) -> list[str]:
     return [storage.join(folder, shard) for shard in sorted(set(index.weight_map.values()))]
 
 
-def _today(name: str) -> str:
+def today(name: str) -> str:
     """Return what a tensor of an older checkpoint is called today.
 
-    >>> _today("encoder.layer.0.output.LayerNorm.gamma")
+    >>> today("encoder.layer.0.output.LayerNorm.gamma")
     'bert.encoder.layer.0.output.LayerNorm.weight'
     """
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))

@@ -127,6 +127,7 @@ def test_old_names_are_read_and_what_is_of_no_use_is_passed_over(tensors: Tensor
         for name, tensor in tensors.items()
     }
     old["bert.embeddings.position_ids"] = np.arange(12)[None]
+    old["bert.embeddings.token_type_ids"] = np.zeros((1, 12), np.int64)
     old["bert.pooler.dense.weight"] = np.ones((16, 16), np.float32)
     old["cls.seq_relationship.bias"] = np.ones(2, np.float32)
     old["cls.predictions.decoder.weight"] = tensors[WORDS]
@@ -165,13 +166,29 @@ def test_an_encoder_alone_leaves_the_head_as_it_was(tensors: Tensors, tmp_path: 
 def test_what_is_left_over_is_listed_by_its_own_name(tensors: Tensors, tmp_path: Path):
     more = {
         "classifier.weight": np.ones((2, 16), np.float32),
-        "encoder.layer.7.output.dense.bias": np.ones(16, np.float32),
-        WORDS.removeprefix("bert."): tensors[WORDS] + 1,
+        "qa_outputs.bias": np.ones(2, np.float32),
+        WORDS.removeprefix("bert."): tensors[WORDS],
     }
-    _, report = read({**tensors, **more}, tmp_path)
+    model, report = read({**tensors, **more}, tmp_path)
+    assert report.unused[0] == "classifier.weight"
+    assert report.unused[-1] == "qa_outputs.bias"
+    assert report.unused[1] in {WORDS, WORDS.removeprefix("bert.")}  # either, for they are equal
     assert len(report.unused) == 3
-    assert set(report.unused) <= {WORDS, *more}
-    assert {"classifier.weight", "encoder.layer.7.output.dense.bias"} < set(report.unused)
+    assert_holds(model, tensors)
+
+
+def heads_of(tensors: Tensors, heads: int) -> Tensors:
+    """Let the attention of each head be larger than that of the one before, as training would in some way."""
+    scale = np.repeat(np.exp(np.arange(heads)), CONFIG.hidden_size // heads).astype(np.float32)[:, None]
+    attention = [name for name in tensors if ".attention.self." in name and name.endswith(".weight")]
+    return {**tensors, **{name: scale * (1 + 0.1 * np.tanh(tensors[name])) for name in attention}}
+
+
+@pytest.mark.parametrize("heads", [2, 4, 8])
+def test_weights_that_look_as_if_they_had_other_heads_are_told(tensors: Tensors, tmp_path: Path, heads: int):
+    assert CONFIG.num_attention_heads == 2
+    _, report = read(heads_of(tensors, heads), tmp_path)
+    assert report.heads == (None if heads == 2 else heads)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
@@ -238,6 +255,29 @@ def test_tensors_of_another_shape_or_type_are_refused(tensors: Tensors, tmp_path
         "  cls.predictions.bias: expected [40] of floats, found [40] of I8\n"
         "Is its config.json that of another model?"
     )
+
+
+def test_a_tensor_by_its_old_and_its_new_name_is_refused_where_they_differ(tensors: Tensors, tmp_path: Path):
+    new, old = (f"bert.embeddings.LayerNorm.{name}" for name in ("weight", "gamma"))
+    text = refusal({**tensors, old: tensors[new] + 1}, tmp_path)
+    assert text.startswith((f"{tmp_path}: {new} differs from {old}, ", f"{tmp_path}: {old} differs from {new}, "))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert.encoder.layer.3.output.dense.bias",
+        "encoder.layer.0.attention.self.distance_embedding.weight",
+        "bert.encoder.layer.1.crossattention.self.query.weight",
+        "cls.predictions.extra.bias",
+    ],
+)
+def test_a_tensor_of_another_model_is_refused(tensors: Tensors, tmp_path: Path, name: str):
+    """A layer too many, relative positions, a decoder's attention: without it the rest computes something else."""
+    text = refusal({**tensors, name: np.ones((4, 16), np.float32)}, tmp_path)
+    assert text.startswith(f"{tmp_path}: 1 tensors of the encoder or the head have no place in the model:\n  {name}\n")
+    layers = 4 if ".3." in name else 3
+    assert f"has {layers} layers, its config.json says num_hidden_layers 3" in text
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,31 @@ def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", "roberta"),
+        ("hidden_act", "gelu_new"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("auto_map", {"AutoModelForMaskedLM": "modeling.Ours"}),
+        ("pad_token_id", 1),
+        ("pad_token_id", "0"),
+        ("pad_token_id", False),
+    ],
+)
+def test_what_weights_do_not_tell_and_would_change_the_arithmetic_is_refused(key, value):
+    with pytest.raises(RemaskError) as refused:
+        ModelConfig.from_huggingface({"vocab_size": 99, key: value}, cls_token_id=2)
+    assert str(refused.value).startswith(f"model: {key} is ")
+
+
+@pytest.mark.parametrize("value", [0, None])
+def test_padding_that_is_that_of_the_records(value):
+    config = ModelConfig.from_huggingface({"vocab_size": 99, "pad_token_id": value}, cls_token_id=2)
+    assert config == ModelConfig(99, cls_token_id=2)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),

@@ -107,6 +107,27 @@ def test_a_line_that_cannot_be_filled_is_named(trained_run, monkeypatch):
     )
 
 
+def test_tensors_that_are_not_used_are_said_beside_what_is_filled(trained_run, tmp_path, capsys):
+    def add(tensors):
+        tensors["classifier.bias"] = np.zeros(2, np.float32)
+
+    folder = made.changed(f"{trained_run}/export", tmp_path / "more", add)
+    main(FillMaskOptions(text="the [MASK]", model=folder, top_k=1))
+    said = capsys.readouterr()
+    assert said.err == "  in the checkpoint, but not used: classifier.bias\n"
+    assert said.out.startswith("the [MASK]\n")
+
+
+def test_a_config_of_fewer_layers_fills_nothing(trained_run, tmp_path, capsys):
+    def add(tensors):
+        layer = {name: tensor for name, tensor in tensors.items() if ".layer.0." in name}
+        tensors.update((name.replace(".layer.0.", ".layer.1."), tensor) for name, tensor in layer.items())
+
+    folder = made.changed(f"{trained_run}/export", tmp_path / "more", add)
+    with pytest.raises(RemaskError, match=r"has 2 layers, its config\.json says num_hidden_layers 1"):
+        main(FillMaskOptions(text="the [MASK]", model=folder, top_k=1))
+
+
 def test_a_model_of_broken_weights_fills_nothing(trained_run, tmp_path, monkeypatch, capsys):
     folder = made.changed(f"{trained_run}/export", tmp_path / "nan", made.one_nan)
     with pytest.raises(RemaskError) as refused:

@@ -1,10 +1,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
+from tests.trainer import made
 from trainer import bridge, pretrained
 from trainer.config import ModelConfig
 from trainer.model import BertMaskedLM
@@ -128,3 +130,16 @@ def test_encoder_alone_starts_with_a_fresh_head_and_says_so(folder, toy_tokenize
         "cls.predictions.transform.dense.bias, cls.predictions.transform.dense.weight",
         "  in the checkpoint, but not used: something.else",
     ]
+
+
+def test_heads_that_do_not_fit_are_said_loudly(folder, toy_tokenizer):
+    def eight_heads(tensors):
+        for name, tensor in tensors.items():
+            if ".attention.self." in name and name.endswith(".weight"):
+                tensor[:] = np.repeat(np.exp(np.arange(8)), 2)[:, None] * (1 + 0.1 * np.tanh(tensor))
+
+    changed = made.changed(folder, folder / "changed", eight_heads)
+    said = []
+    pretrained.read_weights(BertMaskedLM(CONFIG, seed=2), pretrained.find(changed, data=toy_tokenizer), say=said.append)
+    assert said[1].startswith("  WARNING: config.json says num_attention_heads 2, but the weights look ")
+    assert "8; " in said[1]
