@@ -49,3 +49,31 @@ def test_update_is_that_of_the_paper_with_decay_where_it_belongs():
         expected = expected - rate * correction * m / (np.sqrt(v) + 1e-6)
     np.testing.assert_allclose(matrix.numpy(), expected, rtol=1e-5)
     assert vector.numpy() == [1.0]  # no gradient, no decay
+
+
+def after_steps_of_pytorch(start, gradients, *, rate, decay, eps):
+    """Return a weight after steps as the documentation of `torch.optim.AdamW` gives them; `eps` is of a step."""
+    weight, m, v = start, 0.0, 0.0
+    for t, gradient in enumerate(gradients, start=1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        weight = weight - rate(t - 1) * decay * weight
+        weight = weight - rate(t - 1) * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + eps(t))
+    return weight
+
+
+def test_epsilon_is_added_before_the_bias_is_corrected():
+    """Gradients are so small that it matters: as large as epsilon, a tenth of it, and ten times."""
+    matrix, start = keras.Variable([[1.0, 1.0, 1.0]], name="kernel"), np.ones((1, 3))
+    schedule = WarmupLinearDecay(0.1, warmup_steps=1, train_steps=9)
+    optimizer = make_optimizer([matrix], schedule, weight_decay=0.5)
+    gradients = [np.array([[1e-6, 1e-7, 1e-5]]) * scale for scale in (1.0, 0.5, 2.0, 1.0, 3.0)]
+    for gradient in gradients:
+        optimizer.apply([tf.constant(gradient, tf.float32)], [matrix])
+    ours = matrix.numpy()
+
+    def theirs(eps):
+        return after_steps_of_pytorch(start, gradients, rate=lambda step: float(schedule(step)), decay=0.5, eps=eps)
+
+    np.testing.assert_allclose(ours, theirs(lambda t: 1e-6 / (1 - 0.999**t) ** 0.5), rtol=1e-5)
+    assert (np.abs(ours - theirs(lambda t: 1e-6)) > 1e-2).all()  # the same epsilon is another step
+    assert [1e-6 / (1 - 0.999**t) ** 0.5 for t in (1, 1000)] == pytest.approx([3.2e-5, 1.3e-6], rel=0.05)  # as we say
