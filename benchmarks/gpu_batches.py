@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.config import GPU_BATCHES, GpuCarryOptions
 from benchmarks.step import CLS, WORDS, make_batch
 from records.errors import RemaskError
+from records.manifest import SYNTHETIC
 
 LONG_TEXT = {"padded": "window", "packed": "pack"}
 """How records are made whose rows are so filled: one window of a text each, or as many as find room."""
@@ -48,11 +49,9 @@ class About:
 
 def make(options: GpuCarryOptions) -> None:
     """Make the file, in the folder of what is to be carried."""
-    from pipelines import sample
-
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}  # to mask them is the CPU's work
     arrays: dict[str, NDArray[Any]] = {}
-    text = os.path.basename(options.csv) or sample.LABEL
+    text = os.path.basename(options.csv) or SYNTHETIC
     with tempfile.TemporaryDirectory() as scratch:
         for length in options.length:
             for rows, long_text in LONG_TEXT.items():

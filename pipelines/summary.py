@@ -107,7 +107,16 @@ def _source(file: str, rows: "Rows | None", kept: "Kept | None") -> Source:
 
 
 def _split(made: Manifest, split: str) -> str:
+    """Return the line about a split; of one that is empty why, and what that means for who trains on it."""
     shards = made.data.splits[split]
+    if why := made.why_empty(split):
+        if split == "train":
+            then = "make the records again with a smaller --validation_fraction"
+        else:
+            then = "training will have no held-out figures, and export its last checkpoint"
+            if made.data.validation_fraction:
+                then += "; more text, or a larger --validation_fraction, holds some out"
+        return f"{split:<10} WARNING: {why}; {then}" if made.data.validation_fraction else f"{split:<10} {why}; {then}"
     sizes = [shard.bytes / 1e6 for shard in shards]
     largest = f", the largest of {max(sizes):.1f} MB" if len(shards) > 1 else ""
     return f"{split:<10} {made.examples(split):,} sequences in {len(shards)} shards, {sum(sizes):.1f} MB{largest}"

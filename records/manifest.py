@@ -127,6 +127,20 @@ class Manifest:
         """Return the number of tokens in a split, special tokens included, padding not."""
         return sum(shard.tokens for shard in self.data.splits[split])
 
+    def why_empty(self, split: str) -> str:
+        """Return why there is nothing in a split; "" where there is something.
+
+        To hold out nothing may be asked for; with few texts it also happens, since the hash of each decides.
+        """
+        if self.data.splits[split]:
+            return ""
+        documents, fraction = sum(source.documents for source in self.data.sources), self.data.validation_fraction
+        if split == "train":
+            return f"nothing is left to train on, since validation_fraction {fraction:g} held out all of {documents:,}"
+        if not fraction:
+            return "nothing is held out, as validation_fraction 0 asks"
+        return f"nothing is held out: of {documents:,} documents validation_fraction {fraction:g} took none, by chance"
+
     def to_json(self) -> str:
         """Return the text of `manifest.json`; equal manifests give equal texts."""
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,23 +1,23 @@
 """What must match before a run begins. No accelerator is touched here: a mismatch costs seconds, not a machine."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from records.errors import RemaskError
-from records.manifest import SPLITS
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
 
 
 def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
-    """Refuse a data set that a model cannot read, or in which there is nothing to read.
+    """Refuse a data set that a model cannot read.
 
     (That its format version is known, its shards whole and its tokenizer its own, opening it has checked.)
 
     Raises:
-        RemaskError: sequences longer than the model's positions, ids beyond its vocabulary, or an empty split.
+        RemaskError: sequences longer than the model's positions, or ids beyond its vocabulary.
     """
     folder, made = data_set.folder, data_set.manifest
     if data_set.max_seq_length > config.max_position_embeddings:
@@ -30,12 +30,25 @@ def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
             f"{folder}: ids go up to {made.data.tokenizer.vocab_size - 1}, model {name} has a vocab_size of "
             f"{config.vocab_size}; make the records again with that model's tokenizer"
         )
-    for split in SPLITS:
-        if not made.examples(split):
-            raise RemaskError(
-                f"{folder}: the {split} split is empty; make the records again from more text, or with another "
-                f"validation_fraction (it is {made.data.validation_fraction})"
-            )
+
+
+def check_split(data_set: DataSet, split: str) -> None:
+    """Refuse a data set in which there is nothing to read for what is to be done.
+
+    Args:
+        data_set: the data set.
+        split: which is to be trained or evaluated on.
+
+    Raises:
+        RemaskError: it is empty.
+    """
+    if why := data_set.manifest.why_empty(split):
+        change = "smaller" if split == "train" else "larger"
+        raise RemaskError(
+            f"{data_set.folder}: {why}; make the records again from more text, or with a {change} "
+            f"validation_fraction: 'make records CSV=... OUT={shlex.quote(data_set.folder)} "
+            f'ARGS="--overwrite --validation_fraction 0.05"\''
+        )
 
 
 @contextlib.contextmanager

@@ -137,10 +137,11 @@ def _tpu(options: DoctorOptions) -> tuple[Machines, str]:
 
 def _data(folder: str) -> tuple[DataSet, str]:
     data_set = open_data_set(folder)
-    shards = len(data_set.manifest.data.splits["train"])
+    made = data_set.manifest
+    held_out = made.why_empty("validation") or f"{made.examples('validation'):,} held out"
     return data_set, (
-        f"{folder}: {data_set.manifest.examples('train'):,} sequences of {data_set.max_seq_length} in {shards} shards, "
-        f"{data_set.manifest.examples('validation'):,} held out"
+        f"{folder}: {made.examples('train'):,} sequences of {data_set.max_seq_length} in "
+        f"{len(made.data.splits['train'])} shards, {held_out}"
     )
 
 
@@ -149,6 +150,7 @@ def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
 
     config = pretrained.find(name, data=data_set.tokenizer).config
     checks.check_data(data_set, config, name=name)
+    checks.check_split(data_set, "train")
     return config, f"{name}: {parameters(config):,} parameters, and the tokenizer of the records"
 
 

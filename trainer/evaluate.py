@@ -12,7 +12,7 @@ from records.reader import open_data_set
 from trainer import accelerator, checks, lost, pretrained, runs
 from trainer.checkpoint import Evaluation
 from trainer.config import SAMPLE, EvaluateOptions, require_within_reach, usual_dtype
-from trainer.data import HeldOut
+from trainer.data import HELD_OUT, HeldOut
 from trainer.loss import sums
 from trainer.model import BertMaskedLM
 from trainer.step import Batch
@@ -24,6 +24,7 @@ def main(options: EvaluateOptions) -> None:
     data = options.data or (SAMPLE if options.model else runs.existing(options.run_dir)["options"]["data"])
     require_within_reach(data, options.tpu)
     data_set = open_data_set(data)
+    checks.check_split(data_set, HELD_OUT)
     start = pretrained.find(name, data=data_set.tokenizer)
     checks.check_data(data_set, start.config, name=name)
     with lost.explained(lost.host_of(options.tpu), outcome=lambda: f"Run the same command again: {lost.IT_BEGINS}"):

@@ -1,6 +1,7 @@
 """Prints sequences of a data set as text, and how three epochs mask them."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -30,7 +31,10 @@ def main(options: ShowOptions) -> int:
     with errors_explained(data_set):
         shown = list(first(data_set, options.split, options.n))
     if not shown:
-        raise RemaskError(f"{options.data}: the {options.split} split is empty; try SPLIT=train, or make more records")
+        why, other = data_set.manifest.why_empty(options.split), "train" if options.split != "train" else "validation"
+        raise RemaskError(
+            f"{options.data}: {why}; 'make show DATA={shlex.quote(options.data)} SPLIT={other}' shows the other split"
+        )
     if data_set.manifest.data.synthetic:
         print(f"text: {SYNTHETIC}")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ

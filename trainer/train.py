@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from records.command_line import make_option
-from records.manifest import SYNTHETIC
+from records.manifest import SPLITS, SYNTHETIC
 from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, probes, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
@@ -57,6 +57,8 @@ def train(
         start = pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
         config = start.config
     checks.check_data(data_set, config, name=options.model)
+    for split in SPLITS:
+        checks.check_split(data_set, split)
     filled = probes.choose(options.probes, data_set, longest=config.max_position_embeddings)
     example = probes.example(filled, data_set.tokenizer)
     if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):

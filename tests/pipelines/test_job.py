@@ -222,6 +222,23 @@ def test_shards_are_planned_by_the_bytes_that_they_will_hold(run, tmp_path, monk
         assert total / padding / 1000 <= len(made) <= max(8, total / 1000 + 1)
 
 
+@pytest.mark.parametrize("fraction", ["0", "0.000001", "0.999999"])
+def test_a_split_that_is_empty_is_said_with_what_that_means(run, tmp_path, fraction):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:3])
+    status, out, err = run("--csv", path, "--validation_fraction", fraction)
+    assert (status, err) == (0, "")
+    split = "train" if fraction == "0.999999" else "validation"
+    (line,) = (line for line in out.splitlines() if line.startswith(split))
+    warned, means = {
+        "0": (False, "as validation_fraction 0 asks; training will have no held-out figures"),
+        "0.000001": (True, "by chance; training will have no held-out figures"),
+        "0.999999": (True, "all of 3; make the records again with a smaller --validation_fraction"),
+    }[fraction]
+    assert means in line
+    assert ("WARNING" in line) == warned
+    assert ("--validation_fraction" in line) == warned
+
+
 def test_a_few_documents_make_few_shards_and_none_is_empty(run, tmp_path):
     path = write_csv(tmp_path / "a.csv", REVIEWS[:3])
     assert run("--csv", path, "--validation_fraction", "0")[0] == 0

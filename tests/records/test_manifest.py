@@ -72,6 +72,21 @@ def test_description_of_a_tokenizer():
     )
 
 
+@pytest.mark.parametrize(
+    ("split", "fraction", "names"),
+    [
+        ("validation", 0.0, ("held out", "validation_fraction 0 asks")),
+        ("validation", 0.05, ("held out", "13 documents", "0.05", "chance")),
+        ("train", 0.95, ("train on", "0.95", "all of 13")),
+    ],
+)
+def test_why_a_split_is_empty(split, fraction, names):
+    data = dataclasses.replace(MADE.data, splits={**MADE.data.splits, split: ()}, validation_fraction=fraction)
+    empty = dataclasses.replace(MADE, data=data)
+    assert [name for name in names if name not in empty.why_empty(split)] == []
+    assert [MADE.why_empty(each) for each in ("train", "validation")] == ["", ""]
+
+
 def test_digest_is_that_of_the_data_alone():
     read = Manifest.from_json(MADE.to_json())
     assert read.digest() == MADE.digest()

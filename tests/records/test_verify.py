@@ -74,6 +74,14 @@ def test_a_whole_data_set(tmp_path, capsys, compression):
     ]
 
 
+def test_a_data_set_of_which_nothing_is_held_out(tmp_path, capsys):
+    made.data_set(tmp_path, train=(7, 7), validation=())
+    lines, said = verdicts(tmp_path, capsys)
+    assert said == ""
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "DIR:"]
+    assert reader.open_data_set(str(tmp_path)).manifest.examples("validation") == 0
+
+
 def test_counts(folder):
     opened = reader.open_data_set(str(folder))
     for shard in opened.manifest.data.splits["train"]:

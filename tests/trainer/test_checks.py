@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
-from trainer.checks import batch_size, check_data, errors_explained
+from trainer.checks import batch_size, check_data, check_split, errors_explained
 from trainer.config import ModelConfig, TrainOptions
 
 CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
@@ -39,15 +39,26 @@ def test_ids_beyond_the_vocabulary(data_set):
     )
 
 
-def test_empty_split(data_set):
+@pytest.mark.parametrize(
+    ("split", "fraction", "names"),
+    [
+        ("validation", 0.15, ("nothing is held out", "240 documents", "0.15", "by chance", "larger")),
+        ("validation", 0.0, ("nothing is held out", "validation_fraction 0 asks", "larger")),
+        ("train", 0.99, ("nothing is left to train on", "0.99", "all of 240", "smaller")),
+    ],
+)
+def test_empty_split(data_set, split, fraction, names):
     data = data_set.manifest.data
-    empty = replace(data_set.manifest, data=replace(data, splits={**data.splits, "validation": ()}))
+    data = replace(data, splits={**data.splits, split: ()}, validation_fraction=fraction)
+    empty = replace(data_set, manifest=replace(data_set.manifest, data=data))
+    check_data(empty, CONFIG, name="toy")
+    check_split(empty, "train" if split == "validation" else "validation")
     with pytest.raises(RemaskError) as refused:
-        check_data(replace(data_set, manifest=empty), CONFIG, name="toy")
-    assert str(refused.value) == (
-        f"{data_set.folder}: the validation split is empty; make the records again from more text, or with another "
-        f"validation_fraction (it is 0.15)"
-    )
+        check_split(empty, split)
+    said = str(refused.value)
+    assert said.startswith(f"{data_set.folder}: ")
+    assert f"'make records CSV=... OUT={data_set.folder} ARGS=\"--overwrite --validation_fraction 0.05\"'" in said
+    assert [name for name in names if name not in said] == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from records.errors import RemaskError
 from records.reader import open_data_set
 from tests.cloud import tpu_api
+from tests.records import made as records
 from trainer import commands, doctor
 from trainer.config import DoctorOptions, ModelConfig
 from trainer.model import BertMaskedLM
@@ -26,6 +27,13 @@ def test_all_is_well(tiny_data_set, tiny_shape, tmp_path, capsys):
     assert {"accelerator", "memory"} <= set(found)
     assert doctor.main(DoctorOptions(data=tiny_data_set, model=tiny_shape)) == 0
     assert capsys.readouterr().out.endswith("all is well; next: make train\n")
+
+
+def test_data_of_which_nothing_is_held_out(tmp_path):
+    folder = records.data_set(tmp_path, train=(7, 9), validation=())
+    assert lines(data=folder)["data"].startswith(
+        f"ok   data         {folder}: 16 sequences of 16 in 2 shards, nothing is held out: "
+    )
 
 
 @pytest.mark.cloud

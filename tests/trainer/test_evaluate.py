@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
+from tests.records import made as records
 from tests.trainer import made
 from trainer import evaluate
 from trainer.accelerator import choose_strategy
@@ -98,6 +99,13 @@ def test_a_loss_that_is_no_number_is_refused(tiny_data_set, trained_run, tmp_pat
     assert f" {dtype.removeprefix('mixed_')} " in str(refused.value)
     assert "--dtype float32" in str(refused.value)
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_where_nothing_is_held_out_there_is_nothing_to_evaluate_on(trained_run, tmp_path):
+    folder = records.data_set(tmp_path, train=(7,), validation=())
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(data=folder, run_dir=trained_run))
+    assert str(refused.value).startswith(f"{folder}: nothing is held out: ")
 
 
 def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, trained_run):

@@ -121,7 +121,8 @@ def test_an_empty_split(tmp_path):
     made.data_set(tmp_path, validation=())
     with pytest.raises(RemaskError) as caught:
         show.main(ShowOptions(data=str(tmp_path), split="validation"))
-    assert str(caught.value) == f"{tmp_path}: the validation split is empty; try SPLIT=train, or make more records"
+    assert str(caught.value).startswith(f"{tmp_path}: nothing is held out: of 52 documents ")
+    assert f"'make show DATA={tmp_path} SPLIT=train'" in str(caught.value)
 
 
 def test_no_data_set(tmp_path):
