@@ -87,7 +87,7 @@ cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, 
 	@$(TESTS) -m "cloud and not slow" --cloud-log=out/cloud-test.log $(ARGS)
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
-	@$(PY) -m pytest -m slow $(ARGS)
+	@$(PY) -m pytest -m slow --timeout 3600 -o faulthandler_timeout=4000 $(ARGS)
 
 $(PARITY): $(READY)
 	@echo "Adding PyTorch, JAX and a small real checkpoint to .venv, for the parity tests only."

@@ -6,7 +6,10 @@ import importlib.util
 import json
 import os
 import random
+import re
+import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,27 +23,71 @@ from records import example, tfrecord
 from records.frame import Frame, Sum64
 from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
 from records.tokenizer import TokenizerArtifact
+from tests import processes
 
 if TYPE_CHECKING:
     from tests.cloud.cloud import LocalCloud
     from trainer.config import TrainOptions
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a server that is stopped is news to it
-os.environ |= {  # TensorFlow's client of Google Cloud Storage is not to wait long before it tries again
-    "GCS_RETRY_CONFIG_MAX_RETRIES": "3",
-    "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "1000",
-    "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "10000",
-    "GCS_REQUEST_IDLE_TIMEOUT_SECS": "1",
-}
-os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what the tests compare to the bit is a CPU's
+_ROOT = Path(__file__).parent.parent
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ["a", "the", "film", "plot", "was", "good", "bad", "long", "dull", "fine"]
 WORDS += ["and", "but", "actor", "scene", "i", "we", "saw", "liked", "again", "never"]
 PIECES = ("##s", "##ing", ".", ",", "[unused0]", "[unused1]")
 LENGTH = 24
+
+
+def _clean_environment() -> None:
+    """Let the tests, and all that they start, have the same environment whoever starts them, and wherever.
+
+    Make hands the options it was given on to every make below it.
+    """
+    described = re.search(r"^OPTIONS := (.*)$", (_ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert described
+    names = {*described[1].split(), "MFLAGS", "GNUMAKEFLAGS", "TZ", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
+    names |= {
+        "PYTHON_COLORS",
+        "PYTHONWARNINGS",
+        "PYTHONIOENCODING",
+        "PYTHONUNBUFFERED",
+        "PYTHONOPTIMIZE",
+        "PYTEST_ADDOPTS",
+    }
+    prefixes = ("MAKE", "HF_", "TF_", "XLA_", "JAX_", "KERAS_", "GOOGLE_", "GCE_", "GCS_", "CLOUDSDK_", "GRPC_")
+    for name in list(os.environ):
+        if name in names or name.startswith(prefixes) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ |= {
+        "PYTHONFAULTHANDLER": "1",  # a process that hangs says where, once it is given up
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "-1",  # what the tests compare to the bit is a CPU's
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "GRPC_VERBOSITY": "ERROR",  # a server that is stopped is news to it
+        # TensorFlow's client of Google Cloud Storage is not to wait long before it tries again
+        "GCS_RETRY_CONFIG_MAX_RETRIES": "3",
+        "GCS_RETRY_CONFIG_INIT_DELAY_TIME_US": "1000",
+        "GCS_RETRY_CONFIG_MAX_DELAY_TIME_US": "10000",
+        "GCS_REQUEST_IDLE_TIMEOUT_SECS": "1",
+    }
+
+
+def _restore_signals() -> None:
+    """Let signals do what they do in the foreground.
+
+    In the background of a script SIGINT and SIGQUIT are ignored, and so they would be in all that the tests start.
+    SIGHUP may stay so, which is what nohup is for.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGABRT, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_clean_environment()
+_restore_signals()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,6 +163,7 @@ def cloud(
         monkeypatch.setenv(name, value)
     _opened_cloud.storage.create_bucket("bucket")
     yield _opened_cloud
+    _wait_for_clients()
     if "records.gcs" in sys.modules:  # its client would look for this cloud in tests that have none
         sys.modules["records.gcs"].client.cache_clear()
     if path := request.config.getoption("--cloud-log"):
@@ -124,6 +172,19 @@ def cloud(
     refused = list(_opened_cloud.refused)
     _opened_cloud.reset()
     assert not refused, f"asked for what is not in the local cloud: {refused}"
+
+
+def _wait_for_clients() -> None:
+    """Wait for what Google's clients do in the background, while it has this cloud to talk to.
+
+    They would go on in the tests that follow, and draw from `random` there, how long to wait before they try again:
+    hypothesis takes that for its own strategies' doing.
+    """
+    for thread in threading.enumerate():
+        does = getattr(getattr(thread, "_target", None), "__module__", None) or type(thread).__module__
+        if does.startswith("google."):
+            thread.join(processes.LIMIT)
+            assert not thread.is_alive(), f"{thread} of {does} does not end"
 
 
 @pytest.fixture(scope="session")

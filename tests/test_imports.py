@@ -5,12 +5,13 @@ TensorFlow.
 """
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {
@@ -42,7 +43,7 @@ loaded = lambda: print(*sorted({name.partition(".")[0] for name in sys.modules})
 
 def run(program: str, *, shows: str = "") -> set[str]:
     """Return the top-level packages that a program has imported when it is done; or what else is to be shown."""
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", SHOWS + shows + program + "\nloaded()"],
         cwd=ROOT,
         capture_output=True,

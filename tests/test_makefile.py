@@ -2,10 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def made(*arguments):
     """Return the command that `make` runs, in a checkout that is set up."""
     command = ["make", "--no-print-directory", "-o", ".venv/ready", *arguments, "PY=echo"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = processes.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return " ".join(done.stdout.split())
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pipelines import sample
 from pipelines.__main__ import COMMANDS as PIPELINES
 from records.__main__ import COMMANDS as RECORDS
 from records.command_line import parse_options
+from tests import processes
 from tests.cloud.cloud import PROJECT
 from trainer.__main__ import COMMANDS as TRAINER
 
@@ -47,7 +47,7 @@ def test_every_make_on_a_page_is_one_that_make_and_the_command_know(page):
     says = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     options = f"--no-print-directory --silent {' '.join(f'-o {path}' for path in made)}"
     script = "\n".join((f'make() {{ command make {options} PY="$PY" PYTHON="$PY" "$@"; }}', *lines))
-    done = subprocess.run(
+    done = processes.run(
         ["bash", "-euc", script], cwd=ROOT, env={**os.environ, "PY": says}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
@@ -78,7 +78,7 @@ def test_in_the_cloud(cloud, tmp_path):
             if "RUNNER=dataflow" in command:  # where the first one has been
                 command += " OUT=gs://bucket/records/again"
             more = SMALL.get(command.split()[1], "")
-            done = subprocess.run(
+            done = processes.run(
                 f"{command} {more} --no-print-directory -o .venv/ready PY={sys.executable}",
                 shell=True,
                 cwd=ROOT,

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 ALL = """
@@ -33,9 +34,7 @@ NARROW = {
 
 def ran(command, environment, **more):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
-    return subprocess.run(
-        command, cwd=ROOT, env={**clean, **environment}, capture_output=True, timeout=300, check=False, **more
-    )
+    return processes.run(command, cwd=ROOT, env={**clean, **environment}, capture_output=True, **more)
 
 
 @pytest.mark.parametrize("terminal", NARROW)

@@ -39,11 +39,11 @@ def holds(*, processes: int, size: int) -> Prepared:
     """Hold memory in processes of its own for a while."""
 
     def work() -> Work:
-        held = [multiprocessing.Process(target=_hold, args=(size,)) for _ in range(processes)]
+        held = [multiprocessing.Process(target=_hold, args=(size,), daemon=True) for _ in range(processes)]
         for process in held:
             process.start()
         for process in held:
-            process.join()
+            process.join(60)
         return Work(processes)
 
     return work
@@ -90,7 +90,7 @@ def turns(
                 time.sleep(0.01)
             yield {**one, **({"pids": [os.getpid(), *(child.pid for child in children)]} if "pids" in one else {})}
         for child in children:
-            child.wait()
+            child.wait(600)
         if then == "fails":
             raise MemoryError("out of memory on device: asked for 9 GiB\ndetails")
         elif then == "dies":

@@ -1,9 +1,9 @@
-import subprocess
 import sys
 
 import pytest
 
 from benchmarks import cloud
+from tests import processes
 
 WRITES_AND_READS = """
 from records import storage
@@ -15,7 +15,7 @@ assert storage.read_bytes("gs://local-bucket/one") == b"content"
 @pytest.mark.cloud
 def test_contenders_find_the_bucket():
     with cloud.served() as environment:
-        done = subprocess.run(
+        done = processes.run(
             [sys.executable, "-c", WRITES_AND_READS], env=dict(environment), capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr

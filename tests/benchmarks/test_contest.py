@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.contest import LIMIT, OURS, PEER, Contender, Contest, Report, Run, contest, run
 from records.errors import RemaskError
+from tests import processes
 
 MADE = "tests.benchmarks.made"
 
@@ -92,7 +93,5 @@ def test_a_report_ends_with_its_headlines_and_leaves_a_file(tmp_path, capsys):
 
 
 def test_contenders_start_without_any_package():
-    import subprocess
-
     code = "import sys, benchmarks.contender; sys.exit('numpy' in sys.modules or 'records' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0

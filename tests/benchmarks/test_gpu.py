@@ -18,6 +18,7 @@ from benchmarks.gpu import Contender
 from benchmarks.gpu_result import Absent
 from records.command_line import parse_options
 from records.errors import RemaskError
+from tests import processes
 from tests.benchmarks.test_turns import gone
 
 ROOT = Path(__file__).parent.parent.parent
@@ -115,22 +116,20 @@ gpu.run(test_gpu.options(test_gpu.Path(sys.argv[1]), length=(16,)), contenders, 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_killed_has_left_what_it_had_and_no_process(tmp_path, number):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout
-    for line in process.stdout:
-        if re.match(" +16  padded  they ", line):
-            break
-    ours = _descendants(process.pid)
-    assert ours
-    process.send_signal(number)
-    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -9)
-    process.stdout.close()
+    with processes.started(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if re.match(" +16  padded  they ", line):
+                break
+        ours = _descendants(process.pid)
+        assert ours
+        process.send_signal(number)
+        assert process.wait(processes.LIMIT) == (143 if number == signal.SIGTERM else -9)
+        assert _all_end(ours)
     assert [(one.contender, one.rows) for one in left(tmp_path).figures] == [
         ("remask", "padded"),
         ("remask", "packed"),
         ("they", "padded"),
     ]
-    assert _all_end(ours)
 
 
 def test_the_command_says_what_there_is_no_gpu_for(tmp_path):
@@ -154,7 +153,7 @@ def test_it_needs_neither_numpy_nor_a_framework_before_it_is_asked_for():
     program = (
         "import sys, benchmarks.__main__; print({'tensorflow', 'keras', 'jax', 'torch', 'numpy'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
@@ -163,7 +162,7 @@ def test_what_measures_needs_no_more_than_a_bare_machine_has():
         "import sys, benchmarks.gpu, benchmarks.gpu_jax, benchmarks.gpu_torch\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = processes.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     third = set(done.stdout.split()) - set(sys.stdlib_module_names)
     never = {"tensorflow", "pipelines", "apache_beam", "pydantic", "annotated_types", "tokenizers", "tqdm", "keras"}
     assert "numpy" in third

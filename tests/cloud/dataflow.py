@@ -24,6 +24,7 @@ from google.protobuf import any_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tests import processes
 from tests.cloud.cloud import PROJECT, LocalCloud
 from tests.cloud.front import Entry
 from tests.cloud.http import HttpError, Request
@@ -108,7 +109,7 @@ class Dataflow:
             "127.0.0.1:0", grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
         )
         server.start()
-        self._stack.callback(lambda: server.stop(None).wait())
+        self._stack.callback(lambda: server.stop(None).wait(processes.LIMIT))
         self._stack.callback(self._end)
         self._cloud.tunnels[HOST] = port
         return self
@@ -129,7 +130,8 @@ class Dataflow:
         """Wait for the end of a job, which nobody else does where it was detached; return its state."""
         thread = self.jobs[id_].thread
         assert thread is not None
-        thread.join()
+        thread.join(processes.LIMIT)
+        assert not thread.is_alive(), f"job {id_} does not end"
         return self.jobs[id_].state
 
     def _end(self) -> None:
@@ -137,7 +139,7 @@ class Dataflow:
             if job.state not in ENDED:
                 self.cancel(id_)
             if job.thread:
-                job.thread.join()
+                job.thread.join(processes.LIMIT)
 
     def _handlers(self) -> Iterator[grpc.GenericRpcHandler]:
         for service, methods in {
@@ -228,7 +230,7 @@ class Dataflow:
         made.current_state = api.JobState.JOB_STATE_PENDING
         job = self.jobs[id_] = Job(made)
         if not self.script:
-            job.thread = threading.Thread(target=self._run, args=(job, request.job))
+            job.thread = threading.Thread(target=self._run, args=(job, request.job), daemon=True)
             job.thread.start()
         return made
 
@@ -292,7 +294,7 @@ class Dataflow:
         environment = self._cloud.applied({"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT)})
         with (
             open(described.with_suffix(".log"), "w+", encoding="utf-8") as log,
-            subprocess.Popen(
+            processes.started(
                 [sys.executable, "-m", "tests.cloud.dataflow_job", str(described)],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -309,7 +311,7 @@ class Dataflow:
                 job.counters = [tuple(each) for each in told.get("counters", job.counters)]
                 job.errors += [told["error"]] if "error" in told else []
                 job.workers = told.get("workers", job.workers)
-            failed = job.process.wait()
+            failed = job.process.wait(processes.LIMIT)
             log.seek(0)
             if failed and not job.errors:
                 job.errors.append(log.read())

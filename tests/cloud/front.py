@@ -230,14 +230,14 @@ def opened(front: Front) -> Iterator[int]:
         front.released.set()
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(_SECONDS)
 
 
 def _pump_both(one: socket.socket, other: socket.socket) -> None:
     back = threading.Thread(target=_pump, args=(other, one), daemon=True)
     back.start()
     _pump(one, other)
-    back.join()
+    back.join(_SECONDS)
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import requests
 from google.api_core import exceptions
 from google.cloud import storage
 from google.cloud.storage.exceptions import InvalidResponse
+
+from tests import processes
 
 pytestmark = pytest.mark.cloud
 
@@ -211,7 +212,7 @@ tf.io.gfile.remove("gs://bucket/tf/none")
 
 @pytest.mark.parametrize("program", [BEAM, TENSORFLOW], ids=["beam", "tensorflow"])
 def test_other_clients(cloud, program):
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1", "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
@@ -227,7 +228,7 @@ def test_the_log_of_a_test_run_shows_the_requests_of_each_test(tmp_path):
     log = tmp_path / "new" / "cloud.log"
     test = "tests/records/test_gcs.py::test_a_file_that_is_read_whole_costs_one_request"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, "--cloud-log", str(log)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = processes.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     head, *asked = log.read_text().splitlines()
     assert head == test
     assert any(

@@ -1,9 +1,10 @@
 """The hosts of a TPU, without one: TensorFlow's own servers, each a process of its own on loopback, with a CPU.
 
-`python -m tests.cloud.tpu_hosts NUMBER ADDRESS...` is one of them, until it is killed.
+`python -m tests.cloud.tpu_hosts NUMBER ADDRESS...` is one of them, for an hour unless it is killed.
 """
 
 import contextlib
+import functools
 import socket
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import ports, processes
+
 _ROOT = Path(__file__).parents[2]
-_SECONDS = 60  # in which a host must have started
+_SECONDS = 3600
 
 
 class Host(NamedTuple):
@@ -26,36 +29,23 @@ class Host(NamedTuple):
 @contextlib.contextmanager
 def running(number: int, environment: Mapping[str, str]) -> Iterator[list[Host]]:
     """Run some hosts while the block runs."""
-    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in free]
-    for each in free:
-        each.close()
-    command = [sys.executable, "-m", "tests.cloud.tpu_hosts"]
+    addresses = [f"127.0.0.1:{port}" for port in ports.free(number)]
     quiet = {**environment, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    hosts = [
-        Host(address, subprocess.Popen([*command, str(each), *addresses], cwd=_ROOT, env=quiet))
-        for each, address in enumerate(addresses)
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        hosts = []
+        for task, address in enumerate(addresses):
+            command = [sys.executable, "-m", "tests.cloud.tpu_hosts", str(task), *addresses]
+            hosts.append(Host(address, stack.enter_context(processes.started(command, cwd=_ROOT, env=quiet))))
         for host in hosts:
-            _wait_for(host)
+            processes.wait_for(functools.partial(_takes_connections, host.address), host.process)
         yield hosts
-    finally:
-        for host in hosts:
-            host.process.kill()
-            host.process.wait()
 
 
-def _wait_for(host: Host) -> None:
-    address, _, port = host.address.partition(":")
-    deadline = time.monotonic() + _SECONDS
-    while True:
-        assert host.process.poll() is None, "a host has ended"
-        with contextlib.suppress(OSError):
-            socket.create_connection((address, int(port))).close()
-            return
-        assert time.monotonic() < deadline, "a host takes no connections"
-        time.sleep(0.05)
+def _takes_connections(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=processes.LIMIT):
+        return True
+    return False
 
 
 def main(number: str, *addresses: str) -> None:
@@ -63,7 +53,9 @@ def main(number: str, *addresses: str) -> None:
     import tensorflow as tf
 
     cluster = tf.train.ClusterSpec({"worker": list(addresses)})
-    tf.distribute.Server(cluster, job_name="worker", task_index=int(number), protocol="grpc").join()
+    server = tf.distribute.Server(cluster, job_name="worker", task_index=int(number), protocol="grpc")
+    time.sleep(_SECONDS)
+    del server  # until here
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ an environment of its own. What is not asked for, directly or by way of others, 
 
 import email
 import importlib.metadata
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests import processes
 
 CONTAINER = ("apache-beam[gcp]",)
 """What Beam's container holds, of that which matters here."""
@@ -26,7 +27,7 @@ def make(folder: Path, packages: Iterable[Path] = ()) -> Path:
         its Python.
     """
     packages = list(packages)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    processes.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     for name in needed([*CONTAINER, *(wanted for package in packages for wanted in requirements(package))]):
         _link(importlib.metadata.distribution(name), site)
@@ -43,7 +44,7 @@ def make(folder: Path, packages: Iterable[Path] = ()) -> Path:
             "--quiet",
             "--disable-pip-version-check",
         ]
-        subprocess.run([*pip, "--no-index", "--no-deps", "--no-build-isolation", str(package)], check=True)
+        processes.run([*pip, "--no-index", "--no-deps", "--no-build-isolation", str(package)], check=True)
     return python
 
 

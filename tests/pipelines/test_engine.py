@@ -3,11 +3,8 @@
 import contextlib
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.tokens import train
 from records import command_line
+from tests import ports, processes
 from tests.cloud import worker_environment
 from tests.pipelines.made import REVIEWS, data_part, shards_of, write_csv
 
@@ -28,23 +26,23 @@ def worker_python(tmp_path_factory):
     """Return a Python that has Beam, this package as it is distributed, and nothing else."""
     folder = tmp_path_factory.mktemp("worker")
     build = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True)
+    processes.run(build, cwd=ROOT, check=True)
     return worker_environment.make(folder / "environment", folder.glob("*.tar.gz"))
 
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory, worker_python):
     """Give the addresses of a job service and of a pool of workers, each a process of its own."""
-    folder, pool = tmp_path_factory.mktemp("endpoints"), free_port()
+    folder, (pool,) = tmp_path_factory.mktemp("endpoints"), ports.free(1)
     outside = {"PATH": f"{worker_python.parent}:{os.environ['PATH']}"}  # neither our folder nor our environment
     service = ["-m", "apache_beam.runners.portability.local_job_service_main", "--port_file", str(folder / "port")]
     workers = ["-I", "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool}"]
     with (
-        running([sys.executable, *service], folder, outside),
-        running([str(worker_python), *workers], folder, outside),
+        running([sys.executable, *service], folder, outside) as serving,
+        running([str(worker_python), *workers], folder, outside) as working,
     ):
-        wait_for(lambda: (folder / "port").exists())
-        wait_for(lambda: socket.create_connection(("localhost", pool)).close() is None)
+        processes.wait_for((folder / "port").exists, serving)
+        processes.wait_for(lambda: takes_connections(pool), working)
         yield f"localhost:{(folder / 'port').read_text()}", f"localhost:{pool}"
 
 
@@ -52,27 +50,14 @@ def endpoints(tmp_path_factory, worker_python):
 def running(command, folder, environment):
     with (
         open(folder / "log", "a") as log,
-        subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log) as process,
+        processes.started(command, limit=1800, cwd=folder, env=environment, stdout=log, stderr=log) as process,
     ):
-        yield
-        process.send_signal(signal.SIGINT)  # upon which a pool ends its workers, too
-        process.wait()
+        yield process
 
 
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        return taken.getsockname()[1]
-
-
-def wait_for(there):
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            if there():
-                return
-        time.sleep(0.05)
-    raise AssertionError("it has not started")
+def takes_connections(port):
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=processes.LIMIT):
+        return True
 
 
 @pytest.fixture
@@ -141,7 +126,7 @@ def test_an_endpoint_that_can_be_none_is_named(run, tmp_path, endpoint):
 
 
 def test_an_endpoint_at_which_nobody_listens_is_named_at_once(run, tmp_path):
-    endpoint = f"localhost:{free_port()}"
+    endpoint = f"localhost:{ports.free(1)[0]}"
     status, _, err = run(csv=write_csv(tmp_path / "a.csv", REVIEWS[:5]), runner="portable", job_endpoint=endpoint)
     assert (status, err) == (
         1,

@@ -4,7 +4,6 @@ import gzip
 import http.server
 import io
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from pipelines import imdb
 from pipelines.config import ImdbOptions
 from records.errors import RemaskError
+from tests import ports, processes
 
 # In no order at all: rows are ordered by label and number, and 10 comes after 2.
 REVIEWS = {
@@ -193,7 +193,9 @@ def test_a_path_with_nothing_behind_it(tmp_path: Path, path: str) -> None:
     assert refusal(path, tmp_path / "imdb.csv") == f"{path}: no such file or folder; {FORMS}"
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>Sign in to the network</html>" * 100, gzip.compress(b"text" * 1000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>Sign in to the network</html>" * 100, gzip.compress(b"text" * 1000, mtime=0)]
+)
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(content)
@@ -397,8 +399,7 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    (port,) = ports.free(1)
     monkeypatch.setattr(imdb, "URL", f"http://127.0.0.1:{port}/aclImdb_v1.tar.gz")
     assert refusal("", tmp_path / "imdb.csv") == (
         f"http://127.0.0.1:{port}/aclImdb_v1.tar.gz: could not be fetched: Connection refused. "
@@ -414,4 +415,4 @@ def test_a_url_that_is_none(tmp_path: Path, url: str) -> None:
 
 def test_importing_it_takes_neither_beam_nor_tensorflow_nor_pandas_along() -> None:
     code = "import sys, pipelines.imdb; sys.exit(bool({'apache_beam', 'tensorflow', 'pandas'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from records import command_line, disk, folder_lock, manifest, storage, tfrecord
 from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import SPLITS
+from tests import processes
 from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
 
@@ -137,8 +137,8 @@ def test_the_same_bytes_in_any_order_of_rows_and_with_any_number_of_processes(ru
         "rows": ("mixed", 1, "*.csv"),
         "both": ("mixed", 2, "[ba].csv"),
     }
-    for out, (folder, processes, pattern) in jobs.items():
-        assert run("--csv", tmp_path / folder / pattern, "--processes", processes, out=out)[0] == 0
+    for out, (folder, number, pattern) in jobs.items():
+        assert run("--csv", tmp_path / folder / pattern, "--processes", number, out=out)[0] == 0
     first, data = shards_of(tmp_path / "one"), data_part(tmp_path / "one")
     assert len(first) == 16
     assert [source["dropped"]["duplicate"] for source in data["sources"]] == [0, 50]
@@ -283,7 +283,7 @@ def test_a_job_that_was_taken_over_meanwhile_leaves_the_others_data_set_alone(
         monkeypatch.setattr(job, "_tokenizer", load)
         arguments = ["--tokenizer", tokenizer_folder, "--max_seq_length", "32", "--overwrite"]
         other = ["--csv", str(write_csv(tmp_path / "b.csv", REVIEWS[:30])), "--out", str(out)]
-        subprocess.run([sys.executable, "-m", "pipelines", "records", *other, *arguments], check=True)
+        processes.run([sys.executable, "-m", "pipelines", "records", *other, *arguments], check=True)
         return artifact
 
     monkeypatch.setattr(job, "_tokenizer", slowly)
@@ -368,12 +368,8 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
     (out / "notes.txt").write_text("mine")
     command = [sys.executable, "-m", "pipelines", "records", "--csv", path, "--out", str(out)]
     command += ["--tokenizer", tokenizer_folder, "--max_seq_length", "32"]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".work/*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with processes.started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        processes.wait_for(lambda: list(out.glob(".work/*")), child)
     assert list(out.glob(".work/*"))
     assert not (out / "manifest.json").exists()
     (out / "train-00000-of-00099.tfrecord").write_bytes(b"left over")
@@ -419,7 +415,7 @@ def killed(tmp_path, tokenizer_folder):
     def killed(patch, *arguments):
         argv = ["records", "--out", str(tmp_path / "out"), "--max_seq_length", "32", "--tokenizer", tokenizer_folder]
         command = [sys.executable, "-c", KILLED.format(patch=patch), *argv, *map(str, arguments)]
-        done = subprocess.run(command, check=False, timeout=100, capture_output=True, text=True)
+        done = processes.run(command, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     return killed

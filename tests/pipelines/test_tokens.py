@@ -1,7 +1,6 @@
 import hashlib
 import os
 import random
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipelines import sample
 from pipelines.tokens import encode, encoder, train
 from records import tokenizer
 from records.errors import RemaskError
+from tests import processes
 
 BERT = os.environ.get("REMASK_BERT_TOKENIZER")
 NEEDS_BERT = pytest.mark.skipif(
@@ -121,7 +121,7 @@ def test_other_processes_make_the_same():
         "print(hashlib.sha256(made.tokenizer_json).hexdigest())"
     )
     digests = {
-        subprocess.run(
+        processes.run(
             [sys.executable, "-c", program],
             env={**os.environ, "PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": parallel},
             capture_output=True,

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import signal
@@ -13,6 +14,7 @@ import trainer.__main__
 from records import command_line
 from records.command_line import Command, option, parse_options
 from records.errors import RemaskError
+from tests import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,15 +303,15 @@ sys.exit(main("prog", "", commands, sys.argv[1:]))
 """
 
 
-def started(*argv: str, slow: bool = False, lines: int = 3, unbuffered: str = "") -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def started(
+    *argv: str, slow: bool = False, lines: int = 3, unbuffered: str = ""
+) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    return processes.started(
         [sys.executable, "-c", TALKS.format(slow=slow, lines=lines), *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        # A shell has what it starts in the background ignore SIGINT, and so would all that these tests start there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -323,18 +325,18 @@ def test_a_reader_that_has_seen_enough(argv, slow, status, unbuffered):
     with started(*argv, slow=slow, unbuffered=unbuffered) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode in {status, 128 + signal.SIGPIPE}
+        assert process.wait(processes.LIMIT) in {status, 128 + signal.SIGPIPE}
 
 
 def test_a_reader_that_reads_on():
     with started("talk") as process:
-        assert process.communicate() == ("line 0\nline 1\nline 2\n", "")
-    assert process.returncode == 5
+        assert processes.ended(process) == ("line 0\nline 1\nline 2\n", "")
+        assert process.returncode == 5
 
 
 def test_an_interrupt():
     with started("sleep") as process:
         assert process.stdout.readline() == "asleep\n"
         process.send_signal(signal.SIGINT)
-        assert process.communicate() == ("", "interrupted\n")
-    assert process.returncode == 130
+        assert processes.ended(process) == ("", "interrupted\n")
+        assert process.returncode == 130

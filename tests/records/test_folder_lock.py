@@ -1,5 +1,6 @@
 """One at a time: whoever comes second is told of the first, and a holder that has ended is no hindrance."""
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
@@ -20,6 +21,7 @@ import pytest
 from records import folder_lock, gcs, lease, storage
 from records.errors import RemaskError
 from records.holder import Holder
+from tests import processes
 
 LIMIT = 60.0  # seconds that anything may take
 RUN = {"what": "run", "instead": "choose another folder with RUN="}
@@ -90,19 +92,18 @@ def clock(monkeypatch):
 @pytest.fixture
 def process(home, folder):
     """Return a function that starts a process which waits for a line, takes the lock, and waits for another."""
-    started = []
+    stack = contextlib.ExitStack()
 
     def start(*arguments):
         program = (UNSUPPORTED if home == "disk" else "") + TAKES
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen([sys.executable, "-c", program, folder, *arguments], text=True, **pipes))
-        assert said_by(started[-1]) == "ready"
-        return started[-1]
+        command = [sys.executable, "-c", program, folder, *arguments]
+        started = stack.enter_context(processes.started(command, text=True, **pipes))
+        assert said_by(started) == "ready"
+        return started
 
-    yield start
-    for each in started:
-        each.kill()
-        each.communicate()
+    with stack:
+        yield start
 
 
 def unsupported(file, operation):
@@ -150,7 +151,7 @@ def content(folder):
 
 def ended() -> int:
     """Return the pid of a process that was."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+    with processes.started([sys.executable, "-c", ""]) as process:
         pass
     return process.pid
 
@@ -193,7 +194,7 @@ def test_a_killed_holder_is_no_hindrance(folder, process):
     assert said_by(holder) == "holds"
     assert f"'kill {holder.pid}'" in refusal(take, folder)
     holder.kill()
-    holder.wait()
+    holder.wait(LIMIT)
     with folder_lock.held(folder, **RUN) as lock:
         assert lock.left.pid == holder.pid
         lock.check()
@@ -215,7 +216,7 @@ def test_what_a_holder_has_started_does_not_hold_its_lock(folder, process):
     child, _, said = said_by(holder).partition(" ")
     assert said == "holds"
     holder.kill()
-    holder.wait()
+    holder.wait(LIMIT)
     os.kill(int(child), 0)  # it lives
     try:
         take(folder).release()

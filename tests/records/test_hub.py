@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
+
 FILES = {"tokenizer.json": b'{"a": 1}', "config.json": b"{}", "model.safetensors": b"not asked for"}
 COMMIT = "c" * 40
 
@@ -71,7 +73,7 @@ def fetched(name: str, cache: Path, *, endpoint: str, **environment: str) -> sub
             sys.exit(str(error))
     """
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("proxy") and key[:3] != "HF_"}
-    return subprocess.run(
+    return processes.run(
         [sys.executable, "-c", "\n".join(line[8:] for line in program.splitlines()), name],
         env={
             **kept,
@@ -83,7 +85,6 @@ def fetched(name: str, cache: Path, *, endpoint: str, **environment: str) -> sub
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from records import typed_json
 from records.errors import RemaskError
 from records.typed_json import Count, Int64
+from tests import processes
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def test_keys_of_others_are_passed_over_where_they_may_be_there():
 
 def test_no_more_than_what_holds_them_is_loaded_before_json_is_read():
     program = "import sys, records.typed_json; print('pydantic' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = processes.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 

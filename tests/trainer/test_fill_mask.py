@@ -1,5 +1,4 @@
 import io
-import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from records.errors import RemaskError
+from tests import processes
 from tests.trainer import made
 from trainer.accelerator import choose_strategy
 from trainer.config import FillMaskOptions, ModelConfig
@@ -159,7 +159,7 @@ def test_torch_is_not_needed_and_the_screen_stays_clean(trained_run):
         "from trainer.config import FillMaskOptions\n"
         f"fill_mask(FillMaskOptions(text='we saw the [MASK].', run_dir={trained_run!r}, top_k=1))"
     )
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
     )
     assert len(done.stdout.splitlines()) == 3

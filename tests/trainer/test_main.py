@@ -1,9 +1,9 @@
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from trainer.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -19,13 +19,13 @@ def test_help_needs_no_tensorflow(words):
         "heavy = {'tensorflow', 'keras', 'numpy', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    done = processes.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: python -m trainer")
 
 
 def test_bad_option_is_refused_without_tensorflow():
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-X", "importtime", "-m", "trainer", "train", "--learning_rate", "0"],
         capture_output=True,
         text=True,

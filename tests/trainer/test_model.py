@@ -1,6 +1,5 @@
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import NormalDist
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from tests import processes
 from trainer.config import ModelConfig
 from trainer.model import BertMaskedLM, dropout, gelu, layer_norm, segments
 
@@ -324,13 +324,12 @@ for number, logits in enumerate((first, second)):
 
 def run_alone(program: str, *arguments: str, **environment: str) -> str:
     """Run a program in an interpreter of its own, since devices and the backend are chosen once a process."""
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", program, *arguments],
         env={**os.environ, **environment},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from keras import ops
 
 from records.errors import RemaskError
+from tests import processes
 from tests.trainer.make_goldens import recipe
 from trainer import bridge
 from trainer.config import ModelConfig
@@ -149,7 +149,7 @@ def test_a_pickle_is_converted_by_the_command_that_the_refusal_gives(theirs: tup
     with pytest.raises(RemaskError) as refused:
         ours(folder)
     command = str(refused.value).splitlines()[-1].strip().replace("python -c", f"{sys.executable} -c")
-    subprocess.run(command, shell=True, check=True)
+    processes.run(command, shell=True, check=True)
     model, report = ours(folder)
     assert report == bridge.CheckpointReport((), ())
     expected = bridge.table(ours(theirs[1])[0])

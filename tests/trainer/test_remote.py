@@ -1,7 +1,6 @@
 """A TPU of other machines, as far as it goes without one: its API, its hosts, what they read, that they are missed."""
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from tests import processes
 from tests.cloud import tpu_hosts
 from tests.cloud.cloud import ACCOUNT, PROJECT
 from tests.cloud.tpu_api import HOST, TpuApi
@@ -49,13 +49,12 @@ def test_a_run_on_other_machines_reads_there_misses_them_and_goes_on_elsewhere(
         cloud.services[HOST] = TpuApi(cloud.account_of)
         cloud.services[HOST].put("node-1", hosts=tuple(host.address for host in hosts))
         arguments = {"options": asdict(options), "victim": hosts[1].process.pid}
-        child = subprocess.run(
+        child = processes.run(
             [sys.executable, "-m", "tests.trainer.remote_training", json.dumps(arguments)],
             cwd=ROOT,
             env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
             capture_output=True,
             text=True,
-            timeout=120,
             check=False,
         )
     assert child.returncode == 0, child.stderr

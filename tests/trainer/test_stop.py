@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests import processes
 from trainer.stop import stop_signals
 
 
@@ -38,12 +39,13 @@ def test_a_signal_in_the_midst_of_a_line_is_no_error():
                 pass
 
         timer = threading.Timer(0.2, interrupt_and_read)
+        timer.daemon = True
         timer.start()
         with stop_signals(lambda line: print(line, file=file, flush=True)) as stopped:
             print("x" * 1_000_000, file=file, flush=True)
             assert stopped() == signal.SIGTERM
         file.close()
-        timer.join()
+        timer.join(processes.LIMIT)
 
 
 def test_a_connection_that_somebody_else_has_closed_stops_nothing():
@@ -61,7 +63,7 @@ def test_other_threads_are_left_alone():
         with stop_signals(found.append) as stopped:
             found.append(stopped())
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join()
+    thread.join(processes.LIMIT)
     assert found == [0]

@@ -1,13 +1,11 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from records.errors import RemaskError
 from records.reader import open_data_set
+from tests import processes
 from tests.cloud import metadata
 from tests.trainer import made
 from trainer import checkpoint, notices
@@ -66,6 +65,11 @@ def assert_same_end(run, other):
     assert (ours.step, ours.evaluations) == (theirs.step, theirs.evaluations)
     assert state.keys() == expected.keys()
     assert all(np.array_equal(state[name], expected[name]) for name in expected)
+
+
+def saved(run):
+    """Return the last step that was saved."""
+    return max(map(checkpoint.step_of, checkpoint.paths(f"{run.run_dir}/checkpoints")), default=-1)
 
 
 def lines(run):
@@ -150,8 +154,8 @@ def test_a_notice_that_this_machine_will_be_stopped_saves_and_the_run_continues_
 
     def warn(session, steps):
         server.values["instance/preempted"] = "TRUE"
-        while any(thread.name == "notices" for thread in threading.enumerate()):  # it ends when it has heard
-            time.sleep(0.005)
+        # It ends when it has heard.
+        processes.wait_for(lambda: not any(thread.name == "notices" for thread in threading.enumerate()))
 
     with metadata.running({"instance/maintenance-event": "NONE"}) as server:
         monkeypatch.setenv("GCE_METADATA_HOST", server.address)
@@ -173,16 +177,11 @@ def test_killed_process_continues_exactly(whole, options, tmp_path):
     ]
     command = [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *run.probes]
     for number, step, status in ((signal.SIGKILL, 10, -signal.SIGKILL), (signal.SIGTERM, 30, 128 + signal.SIGTERM)):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-        deadline = time.monotonic() + 120
-        while not (found := checkpoint.paths(f"{run.run_dir}/checkpoints")) or found[-1] < checkpoint.path_of(
-            f"{run.run_dir}/checkpoints", step
-        ):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.kill(process.pid, number)
-        said, _ = process.communicate(timeout=60)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with processes.started(command, **output, cwd=ROOT) as process:
+            processes.wait_for(lambda step=step: saved(run) >= step, process)
+            process.send_signal(number)
+            said, _ = processes.ended(process)
         assert process.returncode == status, said
         assert step <= last_state(run)[0].step < 200
     assert train(run) == 0

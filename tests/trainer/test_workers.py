@@ -1,12 +1,11 @@
 """Two real processes that train together on loopback, held against one; and what each process knows of the others."""
 
+import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from records.errors import RemaskError
+from tests import ports, processes
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
@@ -105,46 +105,41 @@ def options(tiny_data_set, tiny_shape, tmp_path_factory):
     )
 
 
+@contextlib.contextmanager
 def started(options):
-    """Start two workers of a run."""
-    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in free]
-    for server in free:
-        server.close()
-    processes = []
-    for index in range(2):
-        arguments = [
-            f"--{name}={value}"
-            for name, value in vars(options).items()
-            if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
-        ]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *options.probes],
-                env={**os.environ, **tf_config(index=index, worker=addresses)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=ROOT,
+    """Give two workers of a run."""
+    addresses = [f"127.0.0.1:{port}" for port in ports.free(2)]
+    arguments = [
+        f"--{name}={value}"
+        for name, value in vars(options).items()
+        if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
+    ]
+    with contextlib.ExitStack() as both:
+        yield [
+            both.enter_context(
+                processes.started(
+                    [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *options.probes],
+                    env={**os.environ, **tf_config(index=index, worker=addresses)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    cwd=ROOT,
+                )
             )
-        )
-    return processes
+            for index in range(2)
+        ]
 
 
-def ended(processes):
+def ended(workers):
     """Return the status of each, what it said, and what it said went wrong; TensorFlow's own log is neither."""
-    both = [process.communicate(timeout=120) for process in processes]
+    both = [processes.ended(worker) for worker in workers]
     errors = [[line for line in stderr.splitlines() if line.startswith("error: ")] for _, stderr in both]
-    return [process.returncode for process in processes], [stdout for stdout, _ in both], errors
+    return [worker.returncode for worker in workers], [stdout for stdout, _ in both], errors
 
 
-def wait_for_step(options, step, processes):
+def wait_for_step(options, step, workers):
     folder = f"{options.run_dir}/checkpoints"
-    deadline = time.monotonic() + 120
-    while not (found := checkpoint.paths(folder)) or checkpoint.step_of(found[-1]) < step:
-        assert all(process.poll() is None for process in processes), ended(processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    processes.wait_for(lambda: any(checkpoint.step_of(path) >= step for path in checkpoint.paths(folder)), *workers)
 
 
 def last_state(options):
@@ -153,10 +148,10 @@ def last_state(options):
 
 def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
     """By a signal to the one that follows; then to the end."""
-    first = started(options)
-    wait_for_step(options, 10, first)
-    first[1].send_signal(signal.SIGTERM)
-    statuses, said, errors = ended(first)
+    with started(options) as workers:
+        wait_for_step(options, 10, workers)
+        workers[1].send_signal(signal.SIGTERM)
+        statuses, said, errors = ended(workers)
     assert statuses == [128 + signal.SIGTERM] * 2, errors
     stopped_at = last_state(options)[0].step
     assert 10 <= stopped_at < options.train_steps
@@ -164,7 +159,8 @@ def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
     assert said[0].startswith("workers  2, at 127.0.0.1:")
     assert said[1] == ""
 
-    statuses, said, errors = ended(started(options))
+    with started(options) as workers:
+        statuses, said, errors = ended(workers)
     assert statuses == [0, 0], errors
     assert said[1] == ""
     alone = replace(options, run_dir=str(tmp_path))
@@ -184,10 +180,10 @@ def test_two_workers_stopped_and_continued_do_what_one_does(options, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_missed_and_said_to_be(options, tmp_path):
     run = replace(options, run_dir=str(tmp_path), train_steps=2000)
-    processes = started(run)
-    wait_for_step(run, 10, processes)
-    processes[0].kill()
-    statuses, _, errors = ended(processes)
+    with started(run) as workers:
+        wait_for_step(run, 10, workers)
+        workers[0].kill()
+        statuses, _, errors = ended(workers)
     assert statuses == [-signal.SIGKILL, 1], errors
     (line,) = errors[1]
     assert line.startswith("error: another worker is gone (")
