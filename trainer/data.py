@@ -19,15 +19,12 @@ There is no Python in the pipeline: it runs as well on the hosts of a remote TPU
 
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, islice
+from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from records.frame import Frame
 from records.manifest import Shard
@@ -65,12 +62,12 @@ class Share(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Shards that are read and shuffled together, in one epoch."""
+    """Shards that are read and shuffled together, in one epoch. All of them are int64 tensors."""
 
-    epoch: int
-    begins: int  # where its first sequence stands in the stream of epochs
-    shards: tuple[int, ...]  # numbers of the shards in the manifest
-    skip: int  # sequences at its head that an earlier run has consumed
+    epoch: tf.Tensor
+    begins: tf.Tensor  # where its first sequence stands in the stream of epochs
+    shards: tf.Tensor  # [G], numbers of the shards in the manifest, filled up with -1
+    skip: tf.Tensor  # sequences at its head that an earlier run has consumed
 
 
 def dealt(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.Dataset]) -> Iterable[Batch]:
@@ -131,27 +128,32 @@ def train_batches(
         or each replica's of the first step, then those of the next.
     """
     shards = data_set.manifest.data.splits["train"]
-    needed = (train_steps - start_step) * global_batch_size
-    plan = list(reading_plan(shards, seed, shuffle_examples, start=start_step * global_batch_size, examples=needed))
+    plan = reading_plan(
+        shards,
+        seed=seed,
+        shuffle_examples=shuffle_examples,
+        start=start_step * global_batch_size,
+        end=train_steps * global_batch_size,
+    )
     read, largest = shard_reader(data_set, "train"), _largest_group(shards, shuffle_examples)
     masked = _masked(data_set, seed=seed, masking=masking)
     parts = (train_steps - start_step) * share.replicas
 
-    def read_group(epoch: tf.Tensor, numbers: tf.Tensor, skip: tf.Tensor, place: tf.Tensor) -> tf.data.Dataset:
-        numbers = tf.boolean_mask(numbers, numbers >= 0)
+    def read_group(group: Group) -> tf.data.Dataset:
+        numbers = tf.boolean_mask(group.shards, group.shards >= 0)
         rows = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=FILES_AT_ONCE)
+        place = (group.begins + group.skip) % global_batch_size
 
         def shuffled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            order = _order(rows, data_set.frame, seed=seed, epoch=epoch)[skip:]
+            order = _order(rows, data_set.frame, seed=seed, epoch=group.epoch)[group.skip :]
             order = _own(order, place, share, global_batch_size)
             # They are moved about as the bytes they are in their file, which is less to move than their ids would be.
-            return tf.gather(rows, order), tf.fill(tf.shape(order), epoch)
+            return tf.gather(rows, order), tf.fill(tf.shape(order), group.epoch)
 
         return rows.rebatch(largest).map(shuffled)
 
     return (
-        tf.data.Dataset.from_tensor_slices(_columns(plan, global_batch_size))
-        .flat_map(read_group)
+        plan.flat_map(read_group)
         .prefetch(1)  # the next group is read and shuffled while this one is consumed
         .rebatch(_BLOCK)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
@@ -195,64 +197,55 @@ def eval_batches(
     )
 
 
-def reading_plan(
-    shards: Sequence[Shard], seed: int, shuffle_examples: int, *, start: int, examples: int
-) -> Iterator[Group]:
-    """Yield the groups to read for `examples` sequences from the `start`-th of the stream of epochs on.
+def reading_plan(shards: Sequence[Shard], *, seed: int, shuffle_examples: int, start: int, end: int) -> tf.data.Dataset:
+    """Return the groups to read for the sequences from the `start`-th to before the `end`-th of the stream of epochs.
+
+    An epoch is planned when its first group is asked for, so a plan of any length takes the memory of one epoch's.
+
+    Returns:
+        A dataset of `Group`s.
 
     >>> two = [Shard("a", 3, 3, 9, 99, "", ""), Shard("b", 3, 3, 9, 99, "", "")]
-    >>> list(reading_plan(two, 0, 1, start=7, examples=4))
-    [Group(epoch=1, begins=6, shards=(1,), skip=1), Group(epoch=1, begins=9, shards=(0,), skip=0)]
+    >>> for group in reading_plan(two, seed=0, shuffle_examples=1, start=7, end=11):
+    ...     print({name: values.numpy().tolist() for name, values in group._asdict().items()})
+    {'epoch': 1, 'begins': 6, 'shards': [1], 'skip': 1}
+    {'epoch': 1, 'begins': 9, 'shards': [0], 'skip': 0}
     """
-    total = sum(shard.examples for shard in shards)
-    first_epoch, position = divmod(start, total)
-    for epoch in count(first_epoch):
-        groups = list(_groups(shards, seed, shuffle_examples, epoch))
-        sizes = [sum(shards[number].examples for number in group) for group in groups]
-        for group, size, end in zip(groups, sizes, accumulate(sizes), strict=True):
-            if examples <= 0:
-                return
-            if end > position:
-                skip = max(0, position - (end - size))
-                examples -= size - skip
-                yield Group(epoch, epoch * total + end - size, group, skip)
-        position = 0
+    sizes = tf.constant([0, *(shard.examples for shard in shards)], tf.int64)  # the first is that of number -1
+    total, together = sum(shard.examples for shard in shards), _shards_together(shards, shuffle_examples)
+    names = tf.constant([_number_of(shard.file) for shard in shards], tf.int64)
+
+    def groups(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = _sorted(randomness.keys("shards", seed, epoch=epoch, example_id=names))
+        numbers = tf.pad(tf.cast(order, tf.int64), [[0, -len(shards) % together]], constant_values=-1)
+        numbers = tf.reshape(numbers, [-1, together])
+        held = tf.reduce_sum(tf.gather(sizes, numbers + 1), 1)
+        ends = epoch * total + tf.cumsum(held)
+        begins = ends - held
+        skips = tf.maximum(start - begins, 0)
+        wanted = (skips < held) & (begins + skips < end)
+        epochs = tf.fill(tf.shape(held), epoch)
+        columns = (tf.boolean_mask(column, wanted) for column in (epochs, begins, numbers, skips))
+        return tf.data.Dataset.from_tensor_slices(Group(*columns))
+
+    return tf.data.Dataset.range(start // total, -(-end // total)).flat_map(groups)
 
 
-def _groups(shards: Sequence[Shard], seed: int, shuffle_examples: int, epoch: int) -> Iterator[tuple[int, ...]]:
-    """Yield the shards of an epoch in their order, as many together as hold `shuffle_examples` sequences on average."""
-
-    def place(number: int) -> bytes:
-        return hashlib.blake2b(f"order {seed} {epoch} {shards[number].file}".encode(), digest_size=16).digest()
-
-    order = iter(sorted(range(len(shards)), key=place))
-    while group := tuple(islice(order, _shards_together(shards, shuffle_examples))):
-        yield group
+def _number_of(file: str) -> int:
+    """Return 63 bits that stand for the name of a file."""
+    return int.from_bytes(hashlib.blake2b(file.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def _shards_together(shards: Sequence[Shard], shuffle_examples: int) -> int:
-    average = sum(shard.examples for shard in shards) / len(shards)
-    return min(len(shards), math.ceil(shuffle_examples / average))
+    """Return how many shards hold `shuffle_examples` sequences on average."""
+    total = sum(shard.examples for shard in shards)
+    return min(len(shards), -(-shuffle_examples * len(shards) // total))
 
 
 def _largest_group(shards: Sequence[Shard], shuffle_examples: int) -> int:
     """Return what no group's size exceeds."""
     sizes = sorted((shard.examples for shard in shards), reverse=True)
     return sum(sizes[: _shards_together(shards, shuffle_examples)])
-
-
-def _columns(plan: Sequence[Group], global_batch_size: int) -> tuple[NDArray[np.int32], ...]:
-    """Return a plan as arrays, of a row for each group.
-
-    Epochs `[N]`, shard numbers `[N, G]` filled up with -1, skips `[N]`, and the places `[N]` that the first sequences
-    read have in their global batch.
-    """
-    numbers = np.full((len(plan), max((len(group.shards) for group in plan), default=0)), -1, np.int32)
-    for row, group in zip(numbers, plan, strict=True):
-        row[: len(group.shards)] = group.shards
-    rest = [(group.epoch, group.skip, (group.begins + group.skip) % global_batch_size) for group in plan]
-    epochs, skips, places = np.array(rest, np.int32).reshape(-1, 3).T
-    return epochs, numbers, skips, places
 
 
 def shard_reader(data_set: DataSet, split: str) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -276,9 +269,15 @@ def shard_reader(data_set: DataSet, split: str) -> Callable[[tf.Tensor], tf.Tens
 
 def _order(rows: tf.Tensor, frame: Frame, *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Return the order of a group's rows, int32 `[N]`: that of a hash of (seed, epoch, example id)."""
-    place = randomness.keys("order", seed, epoch=epoch, example_id=example_ids(rows, frame))
-    # 63 bits, so that the order is that of the hash alone and not, where hashes tie, the order of reading.
-    return tf.argsort(tf.cast(tf.bitwise.right_shift(place, tf.constant(1, tf.uint64)), tf.int64))
+    return _sorted(randomness.keys("order", seed, epoch=epoch, example_id=example_ids(rows, frame)))
+
+
+def _sorted(keys: tf.Tensor) -> tf.Tensor:
+    """Return the order of random keys, uint64 `[N]`, as int32 `[N]`.
+
+    It is that of their upper 63 bits, so many that no two are alike.
+    """
+    return tf.argsort(tf.cast(tf.bitwise.right_shift(keys, tf.constant(1, tf.uint64)), tf.int64), stable=True)
 
 
 def _own(order: tf.Tensor, place: tf.Tensor, share: Share, global_batch_size: int) -> tf.Tensor:
@@ -289,7 +288,7 @@ def _own(order: tf.Tensor, place: tf.Tensor, share: Share, global_batch_size: in
     """
     if share.hosts == 1:
         return order
-    places = (place + tf.range(tf.size(order))) % global_batch_size
+    places = (place + tf.range(tf.size(order, place.dtype))) % global_batch_size
     return tf.boolean_mask(order, places // share.rows(global_batch_size) == share.host)
 
 

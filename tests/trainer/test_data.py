@@ -1,16 +1,17 @@
 """That the stream of batches is what `trainer.data` says, at every step, and that a resume joins it anywhere."""
 
 import functools
+import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from records.manifest import Shard
 from records.reader import DataSet
 from tests.records import made
 from tests.trainer import chance
+from trainer import randomness
 from trainer.data import EVAL_EPOCH, EVAL_SEED, Share, dealt, eval_batches, reading_plan, train_batches
 from trainer.masking import Masking, Vocabulary, mask_tokens
 
@@ -99,7 +101,11 @@ def test_a_resume_joins_the_stream_whatever_the_shards(tmp_path, sizes, options)
 
 
 def test_the_length_of_the_run_does_not_matter(data_set):
-    check_equal(stream(data_set, train_steps=2), stream(data_set, train_steps=9)[:2])
+    expected = stream(data_set, train_steps=2)
+    check_equal(expected, stream(data_set, train_steps=9)[:2])
+    endless = train_batches(data_set, start_step=0, train_steps=10**12, **USUAL)
+    assert len(endless) == 10**12
+    check_equal(expected, arrays(endless.take(2)))
 
 
 def test_the_batch_size_cuts_the_stream_and_changes_nothing_else(data_set):
@@ -244,14 +250,17 @@ def joined(parts: list[list[Batch]], replicas: int) -> list[Batch]:
     ]
 
 
-@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (3, 2), (6, 1)])
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (3, 2)])
 def test_hosts_together_read_what_one_reads(data_set, hosts, replicas):
     """Also where a batch spans groups and epochs, and where the run is continued in the midst of a group."""
-    options = {"global_batch_size": 6, "start_step": 1, "train_steps": 8}
+    options, shards = {"global_batch_size": 6, "train_steps": 8}, data_set.manifest.data.splits["train"]
+    for start_step in (1, 2):
+        assert next(planned(shards, 5, start=6 * start_step, end=48)).skip % 6  # else its place would be the same
     shares = [Share(host, hosts, replicas) for host in range(hosts)]
-    check_equal(
-        joined([stream(data_set, share=share, **options) for share in shares], replicas), stream(data_set, **options)
-    )
+    whole = stream(data_set, **options)
+    for start_step in (1, 2):
+        parts = [stream(data_set, share=share, start_step=start_step, **options) for share in shares]
+        check_equal(joined(parts, replicas), whole[start_step:])
     held_out = [arrays(eval_batches(data_set, global_batch_size=6, share=share)) for share in shares]
     assert len(held_out[0]) == 3 * replicas
     check_equal(joined(held_out, replicas), arrays(eval_batches(data_set, global_batch_size=6)))
@@ -382,11 +391,28 @@ def test_small_groups_still_mix_what_they_hold(corpus):
     assert (np.abs(np.diff(numbers)) == 1).sum() < 30  # four times n = 1024 with mean 2; Poisson with mean 8
 
 
+class Planned(NamedTuple):
+    """A group of a plan in Python's numbers."""
+
+    epoch: int
+    begins: int
+    shards: tuple[int, ...]
+    skip: int
+
+
+def planned(
+    shards: Sequence[Shard], shuffle_examples: int, *, start: int, end: int, seed: int = 0
+) -> Iterator[Planned]:
+    """Yield the groups of a plan."""
+    for group in reading_plan(shards, seed=seed, shuffle_examples=shuffle_examples, start=start, end=end):
+        epoch, begins, numbers, skip = (values.numpy().tolist() for values in group)
+        yield Planned(epoch, begins, tuple(number for number in numbers if number >= 0), skip)
+
+
 def test_shards_of_an_epoch_come_in_any_order(corpus):
     """Over 300 epochs each shard is first about as often as any other, and follows each other as often."""
-    shards = corpus.manifest.data.splits["train"]
-    plan = list(reading_plan(shards, 0, 1, start=0, examples=300 * MANY))
-    orders = np.array([group.shards[0] for group in plan]).reshape(300, 8)
+    plan = planned(corpus.manifest.data.splits["train"], 1, start=0, end=300 * MANY)
+    orders = np.array([group.shards for group in plan]).reshape(300, 8)
     assert (np.sort(orders) == np.arange(8)).all()
     assert abs(chance.of_uniform(np.bincount(orders[:, 0]))) < chance.BOUND
     follows = chance.table(orders[:, :-1].ravel(), orders[:, 1:].ravel(), shape=(8, 8))
@@ -405,12 +431,14 @@ PLANS = {
     "start": st.integers(0, 500),
     "examples": st.integers(0, 300),
 }
+few = settings(max_examples=25, deadline=None)  # each plan is a graph that is traced anew
 
 
+@few
 @given(**PLANS)
 def test_a_plan_reads_what_is_asked_for_and_at_most_one_group_again(sizes, seed, shuffle_examples, start, examples):
     shards, total = shards_of(sizes), sum(sizes)
-    plan = list(reading_plan(shards, seed, shuffle_examples, start=start, examples=examples))
+    plan = list(planned(shards, shuffle_examples, start=start, end=start + examples, seed=seed))
     sizes_of = [sum(sizes[number] for number in group.shards) for group in plan]
     assert [group.skip for group in plan[1:]] == [0] * len(plan[1:])
     if plan:
@@ -423,11 +451,12 @@ def test_a_plan_reads_what_is_asked_for_and_at_most_one_group_again(sizes, seed,
         assert examples == 0
 
 
+@few
 @given(**PLANS)
 def test_a_plan_is_the_tail_of_the_plan_of_the_whole_run(sizes, seed, shuffle_examples, start, examples):
     shards = shards_of(sizes)
-    whole = list(reading_plan(shards, seed, shuffle_examples, start=0, examples=start + examples))
-    tail = list(reading_plan(shards, seed, shuffle_examples, start=start, examples=examples))
+    whole = list(planned(shards, shuffle_examples, start=0, end=start + examples, seed=seed))
+    tail = list(planned(shards, shuffle_examples, start=start, end=start + examples, seed=seed))
     assert [group._replace(skip=0) for group in tail] == whole[len(whole) - len(tail) :]
     before = sum(sizes[number] for group in whole[: len(whole) - len(tail)] for number in group.shards)
     if tail:
@@ -435,34 +464,67 @@ def test_a_plan_is_the_tail_of_the_plan_of_the_whole_run(sizes, seed, shuffle_ex
         assert tail[0].begins == before
 
 
+@few
 @given(sizes=PLANS["sizes"], seed=PLANS["seed"], shuffle_examples=PLANS["shuffle_examples"])
 def test_an_epoch_is_every_shard_once_in_groups_of_about_the_size(sizes, seed, shuffle_examples):
     shards, total = shards_of(sizes), sum(sizes)
-    groups = [group.shards for group in reading_plan(shards, seed, shuffle_examples, start=0, examples=total)]
+    groups = [group.shards for group in planned(shards, shuffle_examples, start=0, end=total, seed=seed)]
     assert sorted(number for group in groups for number in group) == list(range(len(sizes)))
     together = min(len(sizes), -(-shuffle_examples * len(sizes) // total))
     assert [len(group) for group in groups[:-1]] == [together] * len(groups[:-1])
     assert 1 <= len(groups[-1]) <= together
 
 
-def test_a_plan_far_into_a_run_costs_no_more_than_its_own_groups():
+def test_groups_hold_what_is_shuffled_together_on_average():
+    """Where a shard more or less is not what decides: 10 of 4 shards hold 10 sequences, 11 take another."""
+    shards = shards_of([10, 10, 10, 10])
+    for shuffle_examples, together in ((1, 1), (10, 1), (11, 2), (20, 2), (21, 3), (10**20, 4)):
+        first = next(planned(shards, shuffle_examples, start=0, end=1))
+        assert len(first.shards) == together
+
+
+def test_a_plan_is_made_as_it_is_read():
+    """Of a run of 10**15 sequences, or far into it, the first group is there at once."""
     shards = shards_of([1_000] * 64)
-    plan = reading_plan(shards, 0, 16_000, start=10**15 + 17, examples=10**9)
-    [first] = islice(plan, 1)
-    assert first.epoch == (10**15 + 17) // 64_000
-    assert first.begins + first.skip == 10**15 + 17
+    for start in (0, 10**15 + 17):
+        first = next(planned(shards, 16_000, start=start, end=start + 10**15))
+        assert first.epoch == start // 64_000
+        assert first.begins + first.skip == start
+
+
+def test_a_shard_without_sequences_is_not_waited_for():
+    """It stands in a group, or is a group of which nothing is to be read."""
+    shards = shards_of([0, 4, 0, 3])
+    for start in range(8):
+        groups = list(planned(shards, 1, start=start, end=8))
+        assert {number for group in groups for number in group.shards} <= {1, 3}
+        assert groups[0].begins + groups[0].skip == start
 
 
 def test_the_order_of_shards_stays_what_it_is():
     """A run that is continued by a later version must read what the earlier one would have read."""
     shards = shards_of([3, 4, 5, 6])
-    plan = list(reading_plan(shards, 7, 8, start=20, examples=30))
+    plan = planned(shards, 8, start=20, end=50, seed=7)
     assert [(group.epoch, group.shards, group.skip) for group in plan] == [
         (1, (2, 3), 2),
-        (1, (1, 0), 0),
-        (2, (2, 1), 0),
-        (2, (3, 0), 0),
+        (1, (0, 1), 0),
+        (2, (0, 1), 0),
+        (2, (3, 2), 0),
     ]
+
+
+def test_the_order_of_shards_is_that_of_a_hash_of_their_names():
+    """In plain Python; nor does it depend on the order in which the manifest lists them."""
+    shards, seed, epoch = shards_of([3, 4, 5, 6]), 7, 3
+
+    def place(shard: Shard) -> int:
+        name = int.from_bytes(hashlib.blake2b(shard.file.encode(), digest_size=8).digest(), "little") >> 1
+        return int(randomness.keys("shards", seed, epoch=epoch, example_id=tf.constant([name], tf.int64))[0])
+
+    for listed in (shards, shards[::-1]):
+        plan = planned(listed, 1, start=18 * epoch, end=18 * (epoch + 1), seed=seed)
+        found = [listed[number].file for group in plan for number in group.shards]
+        assert found == [shard.file for shard in sorted(shards, key=place)]
 
 
 def test_the_order_of_sequences_stays_what_it_is(corpus):
