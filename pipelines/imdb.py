@@ -62,11 +62,8 @@ def main(options: ImdbOptions) -> int:
     out, name = options.out, options.source or URL
     if storage.exists(out) and not options.overwrite:
         raise RemaskError(f"{out}: exists already; choose another file with OUT=, or replace it with ARGS=--overwrite")
-    try:
-        with _work_folder(out) as work, _at_hand(name, work) as path, storage.open_write(out) as file:
-            counts = _make(path, file, name=name, work=work)
-    except OSError as error:
-        raise storage.explained(str(error.filename or out), error) from error
+    with _work_folder(out) as work, _at_hand(name, work) as path, storage.open_write(out) as file:
+        counts = _make(path, file, name=name, work=work)
     size = storage.size(out)
     kinds = ", ".join(f"{counts[polarity]:,} {meaning}" for polarity, meaning in _MEANING.items() if counts[polarity])
     recoded = f"; {counts['recoded']:,} not in UTF-8, read as ISO-8859-1" if counts["recoded"] else ""
@@ -79,9 +76,11 @@ def main(options: ImdbOptions) -> int:
 def _work_folder(out: str) -> Iterator[str]:
     """Give a folder for as much as the source has: where `out` will lie, or any, where that is a bucket."""
     parent = None if storage.is_remote(out) else storage.local(out).parent
-    if parent:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{_base(out)}-", dir=parent) as work:
+    with storage.explaining(str(parent or tempfile.gettempdir())):
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{_base(out)}-", dir=parent)
+    with folder as work:
         yield work
 
 
@@ -101,15 +100,16 @@ def _base(path: str) -> str:
 
 def _make(path: Path, out: IO[bytes], *, name: str, work: str) -> Counter[str]:
     """Write the CSV from whatever `path` is; return how many reviews there are of each polarity."""
-    if path.is_dir():
+    with storage.explaining(name):
+        is_folder, is_there = path.is_dir(), path.exists()
+    if is_folder:
         counts = _write(_folder(path), out)
-    elif not path.exists():
+    elif not is_there:
         raise RemaskError(f"{name}: no such file or folder; {_FORMS}")
     elif path.suffix == ".csv":
         counts = _copy(path, out, name=name)
     else:
-        with tempfile.TemporaryFile(dir=work) as spool:
-            counts = _write(_archive(path, name=name, spool=spool), out)
+        counts = _write(_archive(path, name=name, work=work), out)
     if not counts:
         raise RemaskError(f"{name}: holds no reviews, such as aclImdb/train/pos/0_9.txt; {_FORMS}")
     return counts
@@ -135,34 +135,35 @@ def _write(reviews: Iterator[tuple[str, bytes]], out: IO[bytes]) -> Counter[str]
 def _folder(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield polarity and content of each review below a folder, in order."""
     places = [folder / "aclImdb" / "train", folder / "train"]
-    if folder.resolve().name == "train":  # and not test/, which looks just like it
-        places.append(folder)
-    train = next((place for place in places if place.is_dir()), None)
+    with storage.explaining(str(folder)):
+        if folder.resolve().name == "train":  # and not test/, which looks just like it
+            places.append(folder)
+        train = next((place for place in places if place.is_dir()), None)
     for path in [train / label for label in _POLARITY] if train else []:
-        try:
+        with storage.explaining(str(path)):
             files = os.listdir(path) if path.is_dir() else []
-        except OSError as error:
-            raise storage.explained(str(path), error) from error
         reviews = [file for file in files if file.endswith(".txt") and not file.startswith(".")]
         for file in sorted(reviews, key=lambda file: _key(path.name, file, where=f"{path / file}")):
-            _check_size((path / file).stat().st_size, where=f"{path / file}")
+            _check_size(storage.size(f"{path / file}"), where=f"{path / file}")
             yield _POLARITY[path.name], storage.read_bytes(str(path / file))
 
 
-def _archive(archive: Path, *, name: str, spool: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def _archive(archive: Path, *, name: str, work: str) -> Iterator[tuple[str, bytes]]:
     """Yield polarity and content of each review of an archive, in order.
 
-    An archive has its members in any order, and they may be more than the memory holds. They wait in `spool`, a file
-    without a name: nothing is extracted, and no path is made of what the archive calls its members.
+    An archive has its members in any order, and they may be more than the memory holds. They wait in one file below
+    `work`: nothing is extracted, and no path is made of what the archive calls its members.
     """
-    places = []
-    for label, file, content in _members(archive, name=name):
-        places.append((_key(label, file, where=f"{name}, member {label}/{file}"), spool.tell(), len(content)))
-        spool.write(content)
+    places, waiting = [], storage.join(work, "reviews")
+    with storage.open_write(waiting) as spool:
+        for label, file, content in _members(archive, name=name):
+            places.append((_key(label, file, where=f"{name}, member {label}/{file}"), spool.tell(), len(content)))
+            spool.write(content)
     polarities = tuple(_POLARITY.values())
-    for key, start, length in sorted(places):
-        spool.seek(start)
-        yield polarities[key.label], spool.read(length)
+    with storage.open_read(waiting) as spool:
+        for key, start, length in sorted(places):
+            spool.seek(start)
+            yield polarities[key.label], spool.read(length)
 
 
 def _members(archive: Path, *, name: str) -> Iterator[tuple[str, str, bytes]]:
@@ -177,6 +178,8 @@ def _members(archive: Path, *, name: str) -> Iterator[tuple[str, str, bytes]]:
                     yield found[1], found[2], content.read()
             _check_end(tar, name=name)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # not the archive's fault, but the disk's
+            raise storage.explained(name, error) from error
         raise RemaskError(f"{name}: {_DAMAGED} ({error})") from error
 
 
@@ -241,7 +244,7 @@ def _key(label: str, file: str, *, where: str) -> _Key:
 
 def _copy(source: Path, out: IO[bytes], *, name: str) -> Counter[str]:
     """Copy a CSV as it is, if it has the columns and no row is bad."""
-    with source.open("rb") as file:
+    with storage.open_read(str(source)) as file:
         header = file.readline(_BLOCK).decode("utf-8-sig", "replace").replace("\0", "\ufffd")
     columns = next(csv.reader(header.splitlines()), [])
     if not set(COLUMNS) <= set(columns):
@@ -258,14 +261,14 @@ def _copy(source: Path, out: IO[bytes], *, name: str) -> Counter[str]:
             if row.text not in _MEANING:
                 raise RemaskError(f"{name}, row {row.number}: polarity is {row.text!r}, expected 1, 0 or nothing")
             counts[row.text] += 1
-    with source.open("rb") as file:
+    with storage.open_read(str(source)) as file:
         shutil.copyfileobj(file, out)
     return counts
 
 
 def _download(url: str, folder: str) -> Path:
     path = Path(folder) / ("source.csv" if url.partition("?")[0].endswith(".csv") else "source")
-    with path.open("wb") as file:
+    with storage.open_write(str(path)) as file:
         for block in _blocks(url):
             file.write(block)
     return path

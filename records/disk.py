@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import glob
+import io
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import google_crc32c
 
@@ -21,6 +22,7 @@ PROCESS = uuid.uuid4().hex[:8]
 """Part of the names of files that are being written: engines that run a task twice run it at the same time."""
 
 _CHUNK = 1 << 20
+_BUFFER = 1 << 16  # bytes read or written at once, at least
 
 
 def exists(path: str) -> bool:
@@ -87,22 +89,25 @@ def read_bytes(path: str) -> bytes:
 @contextlib.contextmanager
 def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file to read; the system itself knows how far to read ahead."""
-    with explaining(path), local(path).open("rb") as file:
-        yield file
+    with io.BufferedReader(_Raw(local(path), "rb", path), _BUFFER) as file:
+        yield file  # type: ignore[misc]  # of which it has all methods
 
 
 @contextlib.contextmanager
 def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name, whole, when the block ends well, and not at all when it does not."""
     target, new = local(path), local(partial(path, PROCESS))
+    with explaining(path):
+        _make_folder(target.parent)
     try:
-        with explaining(path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with new.open("wb") as file:
-                yield file
+        with io.BufferedWriter(_Raw(new, "wb", path), _BUFFER) as file:
+            yield file  # type: ignore[misc]
+            with explaining(path):
                 file.flush()
                 os.fsync(file.fileno())
+        with explaining(path):
             new.replace(target)
+            _sync(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):  # what went wrong may be that there is no such place
             new.unlink()
@@ -118,7 +123,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
     target, new = local(path), local(partial(path, PROCESS))
     with explaining(path):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             with new.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -130,6 +135,7 @@ def write_bytes(path: str, content: bytes, *, generation: int | None = None) -> 
                 new.replace(target)
             else:
                 _put(new, target)
+            _sync(target.parent)
             return made
         except FileExistsError:
             raise _changed(path) from None
@@ -161,9 +167,11 @@ def remove(path: str, *, generation: int | None = None) -> None:
         if generation is not None and _generation(target) != generation:
             raise _changed(path)
         if target.is_dir() and not target.is_symlink():
+            _check_expendable(path, target)
             shutil.rmtree(target)
-        else:
+        elif target.is_symlink() or target.exists():
             target.unlink(missing_ok=True)
+            _sync(target.parent)  # what is removed after it may be gone after a crash, but not it still there
 
 
 def remove_files(paths: Sequence[str]) -> None:
@@ -199,6 +207,69 @@ def explaining(path: str) -> Iterator[None]:
         raise explained(path, error) from error
 
 
+class _Raw(io.FileIO):
+    """A file of which whatever goes wrong is explained. What goes wrong in the block that works with it is not its own.
+
+    Args:
+        path: where it lies.
+        mode: of opening it.
+        name: what it is called in errors.
+    """
+
+    def __init__(self, path: Path, mode: str, name: str) -> None:
+        self._called = name
+        with explaining(name):
+            super().__init__(path, mode)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read as much as there is room for."""
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise explained(self._called, error) from error
+
+    def readall(self) -> bytes:
+        """Read all there is."""
+        with explaining(self._called):
+            return super().readall() or b""
+
+    def write(self, content: Any, /) -> int:
+        """Write as much as the system takes."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            raise explained(self._called, error) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that a crash does not undo it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _sync(each.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Let the names in a folder outlast a crash of the machine, where the system can see to that."""
+    with contextlib.suppress(PermissionError):  # it may be written and not be read
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        finally:
+            os.close(file)
+
+
+def _check_expendable(path: str, folder: Path) -> None:
+    """Refuse to remove what nobody can want to: the folder that this process works in, and those that hold it."""
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise RemaskError(
+            f"{path}: holds the folder that this command runs in, and is not removed; choose another path"
+        )
+
+
 def _changed(path: str) -> Changed:
     return Changed(f"{path}: somebody else has written it meanwhile; run the same command again")
 
@@ -207,6 +278,7 @@ def _put(new: Path, target: Path) -> None:
     """Give a file its name, unless there is one of that name; also on a disk without hard links, as exFAT is."""
     try:
         os.link(new, target)
+        new.unlink()
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise

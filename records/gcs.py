@@ -148,23 +148,22 @@ def open_read(path: str, *, until: int | None = None) -> Iterator[IO[bytes]]:
         path: of the object.
         until: the byte behind which nothing is wanted, and nothing read ahead.
     """
-    with _explaining(path):
-        blob = _existing(path)
-        ranges = Ranges(
-            functools.partial(_range, path, blob),
-            int(blob.size),
-            whole=lambda crc: _check(path, crc, blob),
-            until=until,
-        )
-        with ranges, io.BufferedReader(ranges, _BUFFER) as file:
-            yield file
+    blob = _existing(path)
+    ranges = Ranges(
+        functools.partial(_range, path, blob),
+        int(blob.size),
+        whole=lambda crc: _check(path, crc, blob),
+        until=until,
+    )
+    with ranges, io.BufferedReader(ranges, _BUFFER) as file:
+        yield file
 
 
 @contextlib.contextmanager
 def open_write(path: str, *, in_parts: bool = False) -> Iterator[IO[bytes]]:
     """Open an object that appears when the block ends well, and not at all when it does not."""
     _blob(path)
-    with disk.explaining(tempfile.gettempdir()), tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+    with _Spool(_IN_MEMORY) as file:
         yield file  # type: ignore[misc]  # of which it has all methods
         with _explaining(path):
             if (size := file.seek(0, os.SEEK_END)) > _PART and in_parts:
@@ -356,6 +355,35 @@ def _crc32c(file: Any) -> int:
     while content := file.read(_BUFFER):
         crc = google_crc32c.extend(crc, content)
     return int(crc)
+
+
+class _Spool(tempfile.SpooledTemporaryFile):
+    """A file in memory, or on the disk where it has grown large. That the disk is full is explained as that."""
+
+    def write(self, content: Any) -> int:
+        """Write at the end of it."""
+        with disk.explaining(tempfile.gettempdir()):
+            return super().write(content)
+
+    def writelines(self, contents: Any) -> None:
+        """Write each."""
+        for content in contents:
+            self.write(content)
+
+    def seek(self, *place: int) -> int:
+        """Move to a place; what was written is on the disk from then on."""
+        with disk.explaining(tempfile.gettempdir()):
+            return super().seek(*place)
+
+    def flush(self) -> None:
+        """Have all that was written on the disk."""
+        with disk.explaining(tempfile.gettempdir()):
+            super().flush()
+
+    def close(self) -> None:
+        """Forget it."""
+        with contextlib.suppress(OSError):  # nobody wants any more what could not be written
+            super().close()
 
 
 class _Part(io.RawIOBase):

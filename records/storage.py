@@ -16,7 +16,7 @@ from typing import IO
 import google_crc32c
 
 from records import disk
-from records.disk import explained
+from records.disk import explained, explaining
 from records.errors import Changed
 from records.paths import TEMPORARY, File, is_partial, is_remote, join, local
 
@@ -32,6 +32,7 @@ __all__ = [
     "crc32c",
     "exists",
     "explained",
+    "explaining",
     "files",
     "generation",
     "is_remote",

@@ -3,6 +3,7 @@ import csv
 import gzip
 import http.server
 import io
+import os
 import socket
 import sys
 import tarfile
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines import imdb
 from pipelines.config import ImdbOptions
+from records import disk
 from records.errors import RemaskError
 from tests import ports, processes
 
@@ -416,3 +418,39 @@ def test_a_url_that_is_none(tmp_path: Path, url: str) -> None:
 def test_importing_it_takes_neither_beam_nor_tensorflow_nor_pandas_along() -> None:
     code = "import sys, pipelines.imdb; sys.exit(bool({'apache_beam', 'tensorflow', 'pandas'} & set(sys.modules)))"
     assert processes.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+MEMORY = pytest.mark.skipif(
+    not os.path.exists("/proc/self/mem"), reason="here is no file that opens and cannot be read"
+)
+
+
+@MEMORY
+@pytest.mark.parametrize("name", ["imdb.csv", "aclImdb.tar.gz", "aclImdb/train/pos/0_9.txt"])
+def test_a_source_that_cannot_be_read_is_named_and_not_the_file_that_is_written(tmp_path, name):
+    unreadable = tmp_path / "in" / name
+    unreadable.parent.mkdir(parents=True)
+    unreadable.symlink_to("/proc/self/mem")
+    source = tmp_path / "in" / name.partition("/")[0]
+    assert refusal(source, tmp_path / "imdb.csv") == f"{unreadable}: input/output error"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["imdb.csv", "aclImdb.tar.gz", "aclImdb"])
+def test_a_source_that_may_not_be_read_is_named(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / name
+    (source / "train/pos").mkdir(parents=True) if name == "aclImdb" else source.touch()
+    source.chmod(0)
+    try:
+        assert f"{source}" in refusal(source, tmp_path / "imdb.csv")
+    finally:
+        source.chmod(0o700)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_disk_that_is_full_is_that_of_the_file_that_is_written(tmp_path):
+    (tmp_path / f"imdb.csv.{disk.PROCESS}.partial").symlink_to("/dev/full")
+    with pytest.raises(RemaskError) as error:
+        imdb.main(ImdbOptions(str(unpack(tmp_path / "aclImdb")), str(tmp_path / "imdb.csv")))
+    assert str(error.value).startswith(f"{tmp_path}/imdb.csv: no space left on device; ")

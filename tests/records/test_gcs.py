@@ -1,7 +1,9 @@
 """What is particular to objects in buckets: requests, faults and refusals. Of any file, test_storage asks."""
 
+import io
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 
 import google_crc32c
@@ -253,22 +255,16 @@ def test_an_object_that_is_replaced_while_it_is_read(cloud, again):
     assert str(caught.value) == "gs://bucket/one: replaced or removed while it was read; run the same command again"
 
 
-def test_a_temporary_disk_that_is_full(cloud, monkeypatch):
-    class Full:
-        def write(self, content: bytes) -> int:
-            raise OSError(28, os.strerror(28))
-
-        def __enter__(self) -> "Full":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(gcs.tempfile, "SpooledTemporaryFile", lambda size: Full())
-    monkeypatch.setattr(gcs.tempfile, "gettempdir", lambda: "/scratch")
-    assert refusal(write, "gs://bucket/one") == (
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("size", [100, 10 * MIB])
+def test_a_temporary_disk_that_is_full(cloud, monkeypatch, size):
+    monkeypatch.setattr(gcs, "_IN_MEMORY", 10)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: io.FileIO("/dev/full", "r+"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/scratch")
+    assert refusal(write, "gs://bucket/one", bytes(size)) == (
         "/scratch: no space left on device; free some space, or write to another disk"
     )
+    assert cloud.storage.objects("bucket") == {}
 
 
 # Faults

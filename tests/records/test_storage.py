@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -167,6 +168,79 @@ def test_errors_of_the_system_are_explained():
     assert str(storage.explained("out", OSError("odd"))) == "out: odd"
 
 
+@FULL
+def test_a_disk_that_is_full_within_the_block(tmp_path):
+    (tmp_path / f"file.{disk.PROCESS}.partial").symlink_to("/dev/full")
+
+    def write() -> None:
+        with storage.open_write(f"{tmp_path}/file") as file:
+            file.write(b"x" * 10_000_000)
+            raise AssertionError("it was to fail before")
+
+    assert refusal(write).startswith(f"{tmp_path}/file: no space left on device; ")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="there is no file here that opens and cannot be read")
+@pytest.mark.parametrize("read", [lambda file: file.read(), lambda file: file.read(1), lambda file: next(file)])
+def test_a_file_that_opens_and_cannot_be_read(read):
+    def call() -> None:
+        with storage.open_read("/proc/self/mem") as file:
+            read(file)
+
+    assert refusal(call) == "/proc/self/mem: input/output error"
+    assert refusal(storage.crc32c, "/proc/self/mem") == "/proc/self/mem: input/output error"
+
+
+@pytest.fixture
+def synced(monkeypatch) -> list[tuple[str, set[str]]]:
+    """Return what is brought to the disk for good: each file or folder, and the names in its folder at that time."""
+    found, fsync = [], os.fsync
+
+    def spying(file: int) -> None:
+        fsync(file)
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        found.append((path.name, files(path if path.is_dir() else path.parent)))
+
+    monkeypatch.setattr(os, "fsync", spying)
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the test reads in /proc what a descriptor stands for")
+@pytest.mark.parametrize("generation", [None, 0, "of now"])
+def test_a_file_outlasts_a_crash_before_it_has_its_name_and_then_its_name_does(tmp_path, synced, generation):
+    path = tmp_path / "folder/file"
+    if generation == "of now":
+        generation = storage.write_bytes(str(path), b"one", generation=0)
+        synced.clear()
+    before = files(path.parent) if path.parent.exists() else set()
+    storage.write_bytes(str(path), b"content", generation=generation)
+    partial = f"file.{disk.PROCESS}.partial"
+    made = [] if before else [(tmp_path.name, {"folder"})]
+    assert synced == [*made, (partial, before | {partial}), ("folder", {"file"})]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the test reads in /proc what a descriptor stands for")
+def test_what_is_removed_stays_so_after_a_crash(tmp_path, synced):
+    (tmp_path / "file").touch()
+    storage.remove(f"{tmp_path}/file")
+    assert synced == [(tmp_path.name, set())]
+    storage.remove(f"{tmp_path}/none")
+    assert len(synced) == 1
+
+
+def test_a_disk_that_cannot_sync_folders(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refusing(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    storage.write_bytes(f"{tmp_path}/new/file", b"content")
+    assert storage.read_bytes(f"{tmp_path}/new/file") == b"content"
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
     assert refusal(storage.write_bytes, f"{tmp_path}/file/in/it", b"") == f"{tmp_path}/file/in/it: not a directory"
@@ -231,6 +305,18 @@ def test_remove(tmp_path):
     assert files(tmp_path) == set()
 
 
+def test_no_folder_is_removed_that_holds_the_one_we_are_in(tmp_path, monkeypatch):
+    (tmp_path / "folder/in/it").mkdir(parents=True)
+    removed = []
+    monkeypatch.setattr(disk.shutil, "rmtree", removed.append)  # lest a fault cost the machine
+    monkeypatch.chdir(tmp_path / "folder/in")
+    for path in ("/", ".", "", "..", f"{tmp_path}/folder", f"{tmp_path}/folder/in"):
+        assert refusal(storage.remove, path).startswith(f"{path}: holds the folder that this command runs in")
+    assert removed == []
+    storage.remove("it")
+    assert removed == [Path("it")]
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000, (8 << 20) + 1])
 def test_a_file_has_what_was_written(home, size):
     path, content = f"{home}/new/folder/file", os.urandom(size)
@@ -284,6 +370,27 @@ def test_a_block_that_fails_changes_nothing(home, error):
             interrupted(f"{home}/{name}", error)
     assert names(home) == {"old"}
     assert storage.read_bytes(f"{home}/old") == b"old"
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file", "/theirs"), PermissionError(13, "no"), OSError()]
+)
+def test_what_goes_wrong_in_a_block_is_not_the_files(home, error):
+    """What is read while a file is written, and written while one is read, has a name of its own."""
+    with pytest.raises(type(error)) as caught:
+        interrupted(f"{home}/file", error)
+    assert caught.value is error
+    storage.write_bytes(f"{home}/file", b"content")
+
+    def read() -> None:
+        with storage.open_read(f"{home}/file") as file:
+            file.read(1)
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        read()
+    assert caught.value is error
+    assert refusal(storage.concatenate, [f"{home}/none"], f"{home}/all").startswith(f"{home}/")
 
 
 def test_nothing_is_there_before_all_is(home):
