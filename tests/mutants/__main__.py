@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=SAMPLE, help="how many to try, of all modules together")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="how many to try at a time")
     options = parser.parse_args()
+    sys.exit("refused: a mutant of what removes files once removed /etc; nothing confines these tests yet")
     if unknown := set(options.files) - set(MODULES):
         parser.error(f"{', '.join(sorted(unknown))}: not in tests/mutants/modules.py")
     made = [draft for file in MODULES for draft in drafts(file, (ROOT / file).read_text(encoding="utf-8"))]
