@@ -250,7 +250,9 @@ def load(name_or_folder: str) -> TokenizerArtifact:
     name, folder = name_or_folder, name_or_folder
     if not os.path.isdir(folder) and not storage.is_remote(folder):
         try:
-            folder = hub.fetch(name, (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT))
+            folder = hub.fetch(
+                name, (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT), needs=((TOKENIZER_JSON, VOCAB_TXT),)
+            )
         except RemaskError as error:
             raise RemaskError(
                 f"tokenizer {name}: {error}. Give a folder with a {TOKENIZER_JSON}, a hub name such as "

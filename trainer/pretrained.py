@@ -8,12 +8,13 @@ from typing import Any
 from records import hub, storage, tokenizer, typed_json
 from records.errors import RemaskError
 from records.tokenizer import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, VOCAB_TXT, TokenizerArtifact
-from trainer import bridge
+from trainer import bridge, tensors
 from trainer.config import SCRATCH, ModelConfig
 from trainer.tensors import INDEX, WEIGHTS
 
 CONFIG_JSON = "config.json"
-_FROM_HUB = [CONFIG_JSON, "model*.safetensors*", TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT]
+_SHAPE = (CONFIG_JSON, TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, VOCAB_TXT)
+_OF_WEIGHTS = "model*.safetensors*"
 _SCRATCH_FOLDER = "scratch:"
 
 
@@ -44,9 +45,9 @@ def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -
         config, weights, own = {**SCRATCH[name], "vocab_size": data.vocab_size}, "", None
     else:
         scratch = name.startswith(_SCRATCH_FOLDER)
-        folder = _folder(name.removeprefix(_SCRATCH_FOLDER))
+        folder = _folder(name.removeprefix(_SCRATCH_FOLDER), weights=not scratch)
         config = _read_config(folder)
-        weights = "" if scratch else _with_weights(folder)
+        weights = "" if scratch else _with_weights(folder, name)
         own = _own_tokenizer(folder)
     artifact = _fitting_tokenizer(name, own, data)
     shape = ModelConfig.from_huggingface(config, cls_token_id=artifact.cls_id)
@@ -61,12 +62,14 @@ def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -
     return Start(name, shape, weights, artifact)
 
 
-def _folder(name: str) -> str:
-    """Return a folder with the model's files; fetch them from the hub if `name` is no folder."""
+def _folder(name: str, *, weights: bool) -> str:
+    """Return a folder with the model's files, perhaps without its weights; fetch them if `name` is no folder."""
     if os.path.isdir(name) or storage.is_remote(name):
         return name
     try:
-        return hub.fetch(name, _FROM_HUB)
+        if not weights:
+            return hub.fetch(name, _SHAPE, needs=((CONFIG_JSON,),))
+        return hub.fetch(name, (*_SHAPE, _OF_WEIGHTS), needs=((CONFIG_JSON,), (WEIGHTS, INDEX)))
     except RemaskError as error:
         raise RemaskError(
             f"model {name}: {error}. Give a folder with {CONFIG_JSON} and {WEIGHTS}, a hub name such as "
@@ -81,13 +84,17 @@ def _read_config(folder: str) -> dict[str, Any]:
     return typed_json.parse(storage.read_bytes(path), name=path, advice="copy it again")
 
 
-def _with_weights(folder: str) -> str:
+def _with_weights(folder: str, name: str) -> str:
     if not any(storage.exists(storage.join(folder, file)) for file in (WEIGHTS, INDEX)):
         raise RemaskError(
             f"{folder}: no {WEIGHTS}. To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; a "
             f"pytorch_model.bin is converted by transformers: "
             f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
         )
+    files = storage.files(folder)
+    if missing := [file for file in map(os.path.basename, tensors.files(folder)) if file not in files]:
+        how = "copy them again" if folder == name else f"with a network run {hub.download(name, [_OF_WEIGHTS])}"
+        raise RemaskError(f"{folder}: without {', '.join(missing)}, which {INDEX} names; {how}")
     return folder
 
 

@@ -68,11 +68,11 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[Stored]]]
     """
     stored: dict[str, Stored] = {}
     twice = []
-    names = _files(str(path))
-    with ExitStack() as files:
-        for of, at_hand in zip(names, files.enter_context(storage.at_hand(names)), strict=True):
+    names = files(str(path))
+    with ExitStack() as stack:
+        for of, at_hand in zip(names, stack.enter_context(storage.at_hand(names)), strict=True):
             try:
-                file = files.enter_context(safe_open(at_hand, framework="np"))
+                file = stack.enter_context(safe_open(at_hand, framework="np"))
             except (SafetensorError, OSError) as error:
                 raise RemaskError(f"{of}: missing or damaged ({error}); copy the checkpoint again") from error
             for name in file.keys():  # noqa: SIM118  it is no dict
@@ -82,7 +82,7 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[Stored]]]
         yield stored, twice
 
 
-def _files(path: str) -> list[str]:
+def files(path: str) -> list[str]:
     """Return the files of a checkpoint: one, or its shards."""
     found = storage.files(path)
     file = next((storage.join(path, name) for name in (WEIGHTS, INDEX, PICKLE) if name in found), path)

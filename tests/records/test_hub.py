@@ -2,29 +2,40 @@
 
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tests import processes
 
-FILES = {"tokenizer.json": b'{"a": 1}', "config.json": b"{}", "model.safetensors": b"not asked for"}
+FILES = {"tokenizer.json": b'{"a": 1}', "config.json": b"{}", "model.safetensors": b"all weights"}
 COMMIT = "c" * 40
+TOKENIZER, MODEL = ["tokenizer.json", "vocab.txt"], ["config.json", "model*.safetensors*", "tokenizer.json"]
+NEEDS = {
+    "tokenizer": (TOKENIZER, [TOKENIZER]),
+    "model": (MODEL, [["config.json"], ["model.safetensors", "model.safetensors.index.json"]]),
+}
+NOWHERE = "http://127.0.0.1:9"  # where nobody listens
 
 
 class Hub(BaseHTTPRequestHandler):
     """Knows one repository, `toy/bert`, and one that is not for everyone, `toy/gated`."""
 
+    asked: ClassVar[list[str]] = []
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         repository = "/".join(self.path.split("/")[3:5] if self.path.startswith("/api") else self.path.split("/")[1:3])
         if self.path == "/":
             self.answer(b"")
@@ -63,18 +74,30 @@ def endpoint() -> Iterator[str]:
     server.server_close()
 
 
-def fetched(name: str, cache: Path, *, endpoint: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def fetched(
+    name: str, cache: Path, *, endpoint: str, what: str = "tokenizer", **environment: str
+) -> subprocess.CompletedProcess[str]:
     program = """
-        import sys
+        import json, sys
         from records import errors, hub
+        files, needs = json.loads(sys.argv[2])
         try:
-            print(hub.fetch(sys.argv[1], ["tokenizer.json", "vocab.txt"]))
+            print(hub.fetch(sys.argv[1], files, needs=needs))
         except errors.RemaskError as error:
             sys.exit(str(error))
     """
+    return with_hub(
+        [sys.executable, "-c", "\n".join(line[8:] for line in program.splitlines()), name, json.dumps(NEEDS[what])],
+        cache,
+        endpoint=endpoint,
+        **environment,
+    )
+
+
+def with_hub(command: list[str], cache: Path, *, endpoint: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("proxy") and key[:3] != "HF_"}
     return processes.run(
-        [sys.executable, "-c", "\n".join(line[8:] for line in program.splitlines()), name],
+        command,
         env={
             **kept,
             "HF_HOME": str(cache),
@@ -93,8 +116,49 @@ def test_files_that_are_asked_for_are_fetched_and_then_kept(tmp_path, endpoint):
     assert first.stderr == ""
     folder = Path(first.stdout.strip())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"tokenizer.json": FILES["tokenizer.json"]}
-    unplugged = fetched("toy/bert", tmp_path, endpoint="http://127.0.0.1:9")
+    unplugged = fetched("toy/bert", tmp_path, endpoint=NOWHERE)
     assert (unplugged.stdout, unplugged.stderr) == (first.stdout, "")
+
+
+@pytest.mark.parametrize(
+    ("endpoint_then", "environment", "why"),
+    [
+        (NOWHERE, {}, "the HuggingFace hub cannot be reached ("),
+        ("", {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1 forbids to ask the HuggingFace hub"),
+    ],
+    ids=["unplugged", "forbidden"],
+)
+def test_without_a_network_it_says_what_is_there_and_what_is_not_and_how_to_get_it(
+    tmp_path, endpoint, endpoint_then, environment, why
+):
+    """As after `records`, which fetch a tokenizer, and before `train`, which wants the model."""
+    folder = fetched("toy/bert", tmp_path, endpoint=endpoint).stdout.strip()
+    Hub.asked.clear()
+    done = fetched("toy/bert", tmp_path, endpoint=endpoint_then or endpoint, what="model", **environment)
+    assert Hub.asked == []
+    said, command = done.stderr.strip().split(", and so does ")
+    assert said.startswith(why)
+    assert said.endswith(
+        f", and what was fetched before, in {folder}, is tokenizer.json, without config.json and model.safetensors or "
+        f"model.safetensors.index.json. With a network the same command fetches the rest"
+    )
+    assert with_hub(shlex.split(command), tmp_path, endpoint=endpoint).returncode == 0
+    again = fetched("toy/bert", tmp_path, endpoint=endpoint_then or endpoint, what="model", **environment)
+    assert (again.stdout.strip(), again.stderr) == (folder, "")
+    assert (Path(folder) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_what_a_repository_does_not_have_is_for_the_caller_to_say(tmp_path, endpoint):
+    done = fetched("toy/bert", tmp_path, endpoint=endpoint, what="model", HF_HUB_DISABLE_XET="1")
+    assert sorted(path.name for path in Path(done.stdout.strip()).iterdir()) == sorted(FILES)
+
+
+def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = fetched("toy/bert", tmp_path, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert done.stderr.startswith(
+        "it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached ("
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,10 +173,14 @@ def test_reasons(tmp_path, endpoint, name, reason):
     assert fetched(name, tmp_path, endpoint=endpoint).stderr == f"{reason}\n"
 
 
-@pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}])
-def test_without_a_network_it_says_so_at_once_and_once(tmp_path, environment):
-    began = time.monotonic()
-    assert fetched("toy/bert", tmp_path, endpoint="http://127.0.0.1:9", **environment).stderr == (
-        "it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached\n"
-    )
-    assert time.monotonic() - began < 10
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({}, "the HuggingFace hub cannot be reached ("),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1 forbids to ask the HuggingFace hub"),
+    ],
+)
+def test_without_a_network_it_says_so_once(tmp_path, environment, why):
+    said = fetched("toy/bert", tmp_path, endpoint=NOWHERE, **environment).stderr
+    assert said.startswith(f"it is no folder, it was not fetched before, and {why}")
+    assert len(said.splitlines()) == 1

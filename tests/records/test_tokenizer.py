@@ -269,9 +269,9 @@ def test_an_old_layout_without_mask(tmp_path):
 def test_an_unknown_name(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert refusal(tokenizer.load, "no-such/tokenizer") == (
-        "tokenizer no-such/tokenizer: it is no folder, it was not fetched before, and the HuggingFace hub cannot be "
-        "reached. Give a folder with a tokenizer.json, a hub name such as bert-base-uncased, or train:8000 to make one "
-        "from the text"
+        "tokenizer no-such/tokenizer: it is no folder, it was not fetched before, and HF_HUB_OFFLINE=1 forbids to "
+        "ask the HuggingFace hub. Give a folder with a tokenizer.json, a hub name such as bert-base-uncased, or "
+        "train:8000 to make one from the text"
     )
 
 

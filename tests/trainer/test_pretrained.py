@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from records import tokenizer
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
 from tests.trainer import made
@@ -98,10 +100,61 @@ def test_name_that_is_not_to_be_had(toy_tokenizer, monkeypatch):
     with pytest.raises(RemaskError) as refused:
         pretrained.find("no-such/model", data=toy_tokenizer)
     assert str(refused.value) == (
-        "model no-such/model: it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached. "
-        "Give a folder with config.json and model.safetensors, a hub name such as bert-base-uncased, or one of tiny, "
+        "model no-such/model: it is no folder, it was not fetched before, and HF_HUB_OFFLINE=1 forbids to ask the "
+        "HuggingFace hub. Give a folder with config.json and model.safetensors, a hub name such as bert-base-uncased, "
+        "or one of tiny, "
         "small, base to start from random weights"
     )
+
+
+@pytest.fixture
+def snapshot(tmp_path, monkeypatch, folder):
+    """Return the folder in which the hub's client keeps the model `toy/bert`, of which `folder` holds a copy."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    kept = tmp_path / "hub" / "models--toy--bert"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("c" * 40)
+    return shutil.copytree(folder, kept / "snapshots" / ("c" * 40), ignore=shutil.ignore_patterns("hub"))
+
+
+def refused(name, toy_tokenizer) -> str:
+    with pytest.raises(RemaskError) as caught:
+        pretrained.find(name, data=toy_tokenizer)
+    return str(caught.value)
+
+
+def test_what_was_fetched_before_does_without_a_network(snapshot, toy_tokenizer):
+    assert pretrained.find("toy/bert", data=toy_tokenizer).weights == str(snapshot)
+    (snapshot / "model.safetensors").unlink()
+    start = pretrained.find("scratch:toy/bert", data=toy_tokenizer)  # of which only the shape is wanted
+    assert (start.weights, start.config) == ("", CONFIG)
+
+
+def test_a_tokenizer_alone_that_was_fetched_before_is_no_model(snapshot, toy_tokenizer):
+    for file in ("config.json", "model.safetensors"):
+        (snapshot / file).unlink()
+    said = refused("toy/bert", toy_tokenizer)
+    assert said.startswith(
+        f"model toy/bert: HF_HUB_OFFLINE=1 forbids to ask the HuggingFace hub, and what was fetched before, in "
+        f"{snapshot}, is tokenizer.json, tokenizer_config.json, without config.json and model.safetensors or "
+        f"model.safetensors.index.json. With a network "
+    )
+    assert "hf download toy/bert --include config.json " in said
+    assert tokenizer.load("toy/bert").vocabulary == toy_tokenizer.vocabulary
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_shards_of_weights_that_are_not_there_are_named(snapshot, toy_tokenizer, fetched):
+    (snapshot / "model.safetensors").rename(snapshot / "one.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "three.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    said = refused("toy/bert" if fetched else str(snapshot), toy_tokenizer)
+    assert said.startswith(
+        f"{snapshot}: without three.safetensors, two.safetensors, which model.safetensors.index.json"
+    )
+    how = "hf download toy/bert --include 'model*.safetensors*'" if fetched else "copy them again"
+    assert how in said
 
 
 def test_fill_mask_and_evaluate_need_the_models_own_tokenizer(folder):
