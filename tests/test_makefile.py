@@ -52,6 +52,15 @@ def test_what_the_environment_happens_to_hold_is_no_option(monkeypatch):
     assert made("records") == "-m pipelines records --preset sample --out out/sample"
 
 
+def test_another_python_has_an_environment_of_its_own():
+    asked = ["make", "--dry-run", "--no-print-directory", "test", "PYTHON=python3.99", "VENV=.venv-3.99"]
+    done = processes.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "python3.99 -m venv .venv-3.99\n" in done.stdout
+    assert ".venv-3.99/bin/python -m pip install" in done.stdout
+    assert ".venv-3.99/bin/python -m pytest" in done.stdout
+    assert ".venv/" not in done.stdout
+
+
 def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     described = [line.partition(":")[0] for line in lines if re.match(r"[a-z-]+:.*## ", line)]

@@ -43,7 +43,14 @@ def test_every_make_on_a_page_is_one_that_make_and_the_command_know(page):
     blocks = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
     lines = re.findall(r"^(?:make [a-z-]+ |make [a-z-]+$|[A-Z]+=).*", blocks, re.MULTILINE)
     lines = [line.partition(" && ")[0] for line in lines] + re.findall(r"`(make [a-z][^`]*)`", text.replace("\n", " "))
-    made = (".venv/ready", ".venv/ready-parity", ".venv-peers/ready", ".venv-tpu/ready", "out/sample/manifest.json")
+    made = (
+        ".venv/ready",
+        ".venv-3.13/ready",
+        ".venv/ready-parity",
+        ".venv-peers/ready",
+        ".venv-tpu/ready",
+        "out/sample/manifest.json",
+    )
     says = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     options = f"--no-print-directory --silent {' '.join(f'-o {path}' for path in made)}"
     script = "\n".join((f'make() {{ command make {options} PY="$PY" PYTHON="$PY" "$@"; }}', *lines))
