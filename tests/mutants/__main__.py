@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants import tried
+from tests.mutants.confined import can_confine
 from tests.mutants.made import Mutant, drafts
 from tests.mutants.modules import MODULES
 from tests.mutants.tried import ROOT, Outcome, Trial
@@ -29,7 +30,8 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=SAMPLE, help="how many to try, of all modules together")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="how many to try at a time")
     options = parser.parse_args()
-    sys.exit("refused: a mutant of what removes files once removed /etc; nothing confines these tests yet")
+    if not can_confine():
+        parser.error("needs Linux 6.12 with Landlock: a mutant of what removes files removes whatever it may")
     if unknown := set(options.files) - set(MODULES):
         parser.error(f"{', '.join(sorted(unknown))}: not in tests/mutants/modules.py")
     made = [draft for file in MODULES for draft in drafts(file, (ROOT / file).read_text(encoding="utf-8"))]
@@ -44,41 +46,41 @@ def main() -> int:
     print(f"{len(begun)} are known from earlier runs ({FOUND.relative_to(ROOT)}); {len(rest)} to try", flush=True)
     tried.prepare()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        trees = [tried.copied(Path(folder, f"tree{number}")) for number in range(options.jobs)]
-        done = begun + _tried(rest, trees)
+        places = [tried.copied(Path(folder, str(number))) for number in range(options.jobs)]
+        done = begun + _tried(rest, places)
     return report(done)
 
 
-def _tried(rest: Sequence[Mutant], trees: list[Path]) -> list[tuple[Mutant, str]]:
+def _tried(rest: Sequence[Mutant], places: list[Path]) -> list[tuple[Mutant, str]]:
     """Try mutants, each in a copy of the tree; return their results."""
     done: list[tuple[Mutant, str]] = []
     FOUND.parent.mkdir(exist_ok=True)
     for file in dict.fromkeys(mutant.file for mutant in rest):
         tests = [file, *MODULES[file]]
-        tried.write(trees[0], None, file)
-        whole = _ended(Trial(trees[0], tests, {}, limit=1200))
+        tried.write(places[0], None, file)
+        whole = _ended(unchanged := Trial(places[0], tests, {}, limit=1200))
         if whole.result != "survived":
-            sys.exit(f"{file}: its tests fail as it is ({whole.killer}):\n{trees[0].with_suffix('.log').read_text()}")
+            sys.exit(f"{file}: its tests fail as it is ({whole.killer}):\n{unchanged.log()}")
         print(f"{file}: its tests take {whole.seconds:.1f} s", flush=True)
         history = {test: (seconds, 0) for test, seconds in whole.took.items()}
-        waiting, running, free = [mutant for mutant in rest if mutant.file == file], [], list(trees)
+        waiting, running, free = [mutant for mutant in rest if mutant.file == file], [], list(places)
         while waiting or running:
             while waiting and free:
-                mutant, tree = waiting.pop(), free.pop()
-                tried.write(tree, mutant, file)
-                running.append((mutant, Trial(tree, tests, history, limit=4 * whole.seconds + 30)))
+                mutant, place = waiting.pop(), free.pop()
+                tried.write(place, mutant, file)
+                running.append((mutant, Trial(place, tests, history, limit=4 * whole.seconds + 30)))
             for mutant, trial in list(running):
                 if outcome := trial.outcome():
                     running.remove((mutant, trial))
-                    free.append(trial.tree)
+                    free.append(trial.place)
                     done.append((mutant, outcome.result))
                     if outcome.killer in history:
                         seconds, kills = history[outcome.killer]
                         history[outcome.killer] = seconds, kills + 1
                     _tell(mutant, outcome, f"{len(done)}/{len(rest)}", _digest(MODULES[file]))
             time.sleep(0.02)
-        for tree in trees:
-            tried.write(tree, None, file)
+        for place in places:
+            tried.write(place, None, file)
     return done
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,10 +19,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.mutants.confined import confine
 from tests.mutants.made import Mutant
 
 ROOT = Path(__file__).parents[2]
 OURS = ("benchmarks", "pipelines", "records", "tests", "trainer")
+
+_NOT_RUN = 70  # an exit status that is none of pytest's
+_TOLD = "told.json"
 
 History = dict[str, tuple[float, int]]
 """Of each test the seconds that it takes, and how many mutants it has killed."""
@@ -37,47 +42,59 @@ class Outcome(NamedTuple):
 
 
 class Trial:
-    """Tests that are under way, in a process and a process group of their own."""
+    """Tests that are under way, in a process and a process group of their own, which can write to `place`/own alone.
 
-    def __init__(self, tree: Path, tests: Sequence[str], history: History, *, limit: float) -> None:
-        self.tree, self._limit, self._began = tree, limit, time.monotonic()
-        self._told = tree.with_suffix(".json")
-        self._told.unlink(missing_ok=True)
+    Args:
+        place: a folder with a copy of the tree, in `tree`.
+        tests: to run.
+        history: of these tests.
+        limit: seconds after which they are ended.
+    """
+
+    def __init__(self, place: Path, tests: Sequence[str], history: History, *, limit: float) -> None:
+        self.place, self._limit, self._began = place, limit, time.monotonic()
+        shutil.rmtree(place / "own", ignore_errors=True)
+        (place / "own").mkdir()
         self._pid = os.fork()
         if not self._pid:
-            with tree.with_suffix(".log").open("w") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-            status = 1
+            status = _NOT_RUN
             try:
-                status = _run(tree, tests, history, self._told)
+                status = _run(place, tests, history)
             except BaseException:  # which must not go on where this process was forked
                 traceback.print_exc()
             finally:
                 os._exit(status)
 
     def outcome(self) -> Outcome | None:
-        """Return what became of it; None while it runs."""
+        """Return what became of it; None while it runs.
+
+        Raises:
+            RuntimeError: the tests could not be run at all.
+        """
         seconds = time.monotonic() - self._began
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        if not pid and seconds < self._limit:
+        ended = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if not ended and seconds < self._limit:
             return None
-        self.end()
-        if not pid:
-            os.waitpid(self._pid, 0)
-            return Outcome("timed out", seconds, "", {})
-        told: dict[str, Any] = json.loads(self._told.read_text()) if self._told.exists() else {}
-        result = "killed" if os.waitstatus_to_exitcode(status) else "survived"
-        return Outcome(result, seconds, told.get("killer", ""), told.get("took", {}))
-
-    def end(self) -> None:
-        """End the tests, and what they have started."""
-        with contextlib.suppress(ProcessLookupError):  # nothing of it is left, or it has not even begun
+        # What the tests have started goes, too. Not reaped yet, the process keeps its number from being another's.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        if not ended:
+            return Outcome("timed out", seconds, "", {})
+        if os.waitstatus_to_exitcode(status) == _NOT_RUN:
+            raise RuntimeError(f"the tests could not be run:\n{self.log()}")
+        told = self.place / "own" / _TOLD
+        read: dict[str, Any] = json.loads(told.read_text()) if told.exists() else {}
+        result = "killed" if status else "survived"
+        return Outcome(result, seconds, read.get("killer", ""), read.get("took", {}))
+
+    def log(self) -> str:
+        """Return what the tests said."""
+        return (self.place / "log").read_text(errors="replace")
 
 
-def copied(folder: Path) -> Path:
-    """Copy all that git knows of, or would, into a folder."""
+def copied(place: Path) -> Path:
+    """Copy all that git knows of, or would, into the folder `tree` of a new place."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -86,9 +103,9 @@ def copied(folder: Path) -> Path:
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+            (place / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, place / "tree" / name)
+    return place
 
 
 def prepare() -> None:
@@ -102,9 +119,10 @@ def prepare() -> None:
     import tokenizers  # noqa: F401
 
 
-def write(tree: Path, mutant: Mutant | None, file: str) -> None:
+def write(place: Path, mutant: Mutant | None, file: str) -> None:
     """Put a mutant into a copy of the tree, or the module as it is."""
-    (tree / file).write_text(mutant.source if mutant else (ROOT / file).read_text(encoding="utf-8"), encoding="utf-8")
+    source = mutant.source if mutant else (ROOT / file).read_text(encoding="utf-8")
+    (place / "tree" / file).write_text(source, encoding="utf-8")
 
 
 class _Quickest:
@@ -130,18 +148,25 @@ class _Quickest:
             self.killer = report.nodeid
 
 
-def _run(tree: Path, tests: Sequence[str], history: History, told: Path) -> int:
+def _run(place: Path, tests: Sequence[str], history: History) -> int:
     """Run tests in a process that was forked for it; return the exit status, 0 where all of them pass."""
     os.setsid()
+    tree, own = place / "tree", place / "own"
+    with (place / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    confine([own])
     os.chdir(tree)
     # A mutant may be as long as the module, and be written in the same second: no compiled file would tell them apart.
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
+    os.environ |= {name: str(own) for name in ("TMPDIR", "HOME", "HYPOTHESIS_STORAGE_DIRECTORY")}
+    tempfile.tempdir = None
     sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
     order = _Quickest(history)
     without = [f"-p no:{name}" for name in ("cacheprovider", "randomly", "xdist")]
     status = int(pytest.main(["-x", "-q", "--assert=plain", "-m", "not slow", *without, *tests], plugins=[order]))
-    told.write_text(json.dumps({"killer": order.killer, "took": order.took}))
+    (own / _TOLD).write_text(json.dumps({"killer": order.killer, "took": order.took}))
     return status
