@@ -7,6 +7,7 @@ whatever machine, runner or number of workers made it. What describes the run it
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -105,10 +106,9 @@ class Data:
     def __post_init__(self) -> None:
         if set(self.splits) != set(SPLITS):
             raise ValueError(f"found the splits {', '.join(self.splits) or 'none'}, expected {' and '.join(SPLITS)}")
-        files = [shard.file for split in SPLITS for shard in self.splits[split]]
-        if len(set(files)) < len(files):
-            twice = next(file for place, file in enumerate(files) if file in files[:place])
-            raise ValueError(f"found the shard {twice} twice, expected each once")
+        files = Counter(shard.file for split in SPLITS for shard in self.splits[split])
+        if files and (most := files.most_common(1)[0])[1] > 1:
+            raise ValueError(f"found the shard {most[0]} twice, expected each once")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ that is given twice, NaN and Infinity, bytes that are not UTF-8.
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -138,8 +139,7 @@ class _NotExact(ValueError):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise _NotExact(f"found the key {_shown(twice)} twice in one object, expected it once")
     return found
 

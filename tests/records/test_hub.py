@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -153,12 +154,25 @@ def test_what_a_repository_does_not_have_is_for_the_caller_to_say(tmp_path, endp
     assert sorted(path.name for path in Path(done.stdout.strip()).iterdir()) == sorted(FILES)
 
 
-def test_a_hub_that_takes_the_call_and_never_answers_is_not_waited_for(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = fetched("toy/bert", tmp_path, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert done.stderr.startswith(
-        "it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached ("
+def test_a_hub_that_answers_without_an_end_is_not_waited_for(tmp_path):
+    """Each byte comes in time, so that no time limit of the client's own is ever reached."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=[server], daemon=True).start()
+        done = fetched("toy/bert", tmp_path, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert done.stderr == (
+        "it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached (no answer within 5 s)\n"
     )
+
+
+def trickle(server: socket.socket) -> None:
+    """Answer one request, a byte a second; after 20 of them the answer is whole."""
+    with server.accept()[0] as connection:
+        for byte in b"HTTP/1.1 200 OK\r\n\r\n":
+            try:
+                connection.sendall(bytes([byte]))
+            except OSError:  # nobody waits any more
+                return
+            time.sleep(1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from records import example, reader
+from records import example, reader, storage
 from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import Manifest
@@ -120,6 +120,20 @@ def test_a_short_or_a_long_shard(tmp_path, change):
     path.write_bytes(change(content))
     assert refusal(tmp_path) == (
         f"{path}: {len(change(content)):,} bytes, the manifest says {len(content):,}; copy it again, or make the "
+        f"records again with 'make records'"
+    )
+
+
+@pytest.mark.cloud
+def test_another_shard_of_the_same_size_in_a_bucket(cloud):
+    """A listing there has the checksums, so that it is found without being read."""
+    folder = made.data_set("gs://bucket/out", train=(7, 7), validation=(4,))
+    reader.open_data_set(folder)
+    names = [f"{folder}/train-{number:05}-of-00002.tfrecord" for number in range(2)]
+    storage.write_bytes(names[1], storage.read_bytes(names[0]))
+    first, second = reader.open_without_shards(folder).manifest.data.splits["train"]
+    assert refusal(folder) == (
+        f"{names[1]}: its crc32c is {first.crc32c}, the manifest says {second.crc32c}; copy it again, or make the "
         f"records again with 'make records'"
     )
 
