@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pipelines import dataflow_errors, engine
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, ROWS, SHARDS
 from records import credentials, gcs
+from records.command_line import Terminated
 from records.errors import RemaskError
 from records.paths import parts
 
@@ -197,9 +199,9 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
             print(f"next       when it has ended: make show DATA={options.folder}")
             return 0
         state = _watch(service, id_)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     except Exception as error:  # whatever it is, such as a terminal that has gone: the job has not ended by it
         why = service.refusal(error).partition(";")[0] if isinstance(error, _REFUSALS) else f"{error}"
         raise engine.GoesOn(

@@ -5,6 +5,7 @@ and refusals are instant.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -13,9 +14,11 @@ import select
 import shlex
 import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from records import streams
@@ -67,6 +70,10 @@ def require(holds: bool, name: str, found: object, expected: str) -> None:
         raise RemaskError(f"{name}: found {found}, expected {expected}")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Whatever undoes or keeps something on Ctrl-C does so on this, too."""
+
+
 class Command(NamedTuple):
     """One word of a package's command line."""
 
@@ -80,7 +87,7 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
     """Run one of a package's commands and return its exit status.
 
     0 is success, 1 an error explained on standard error, 2 a command line that was not understood, 130 an interrupt,
-    141 a reader of our output that has gone.
+    141 a reader of our output that has gone, 143 that it was told to stop. In either case what is half done is undone.
     """
     streams.prepare()
     try:
@@ -92,15 +99,19 @@ def main(prog: str, description: str, commands: Mapping[str, Command], argv: Seq
 
 def _status(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     try:
-        command, options = _parse(prog, description, commands, argv)
-        module, function = command.entry.split(":")
-        return getattr(importlib.import_module(module), function)(options) or 0
+        with _sigterm_raises():
+            command, options = _parse(prog, description, commands, argv)
+            module, function = command.entry.split(":")
+            return getattr(importlib.import_module(module), function)(options) or 0
     except RemaskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         if not reader_has_gone():  # some other pipe broke, and that is a fault
             raise
@@ -109,6 +120,24 @@ def _status(prog: str, description: str, commands: Mapping[str, Command], argv: 
         if _flush():  # it was not standard output that could not be written
             raise
         return 1
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` while the block runs, unless whoever started us has it ignored."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: str = "", presets: Any = None) -> Any:

@@ -71,6 +71,15 @@ def files(folder: str) -> dict[str, File]:
         return {path.name: File(path.stat().st_size, "") for path in found if path.is_file()}
 
 
+def folders(folder: str) -> list[str]:
+    """Return the names of the folders right in a folder."""
+    with explaining(folder):
+        try:
+            return sorted(path.name for path in local(folder).iterdir() if path.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
 def crc32c(path: str) -> str:
     """Return the CRC-32C of a file."""
     checksum = 0

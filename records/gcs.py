@@ -49,6 +49,7 @@ _CHUNK = 64 << 20  # bytes of a request of a large upload
 _PART = 64 << 20  # bytes, at least, of each part of an object that is sent in several at a time
 _BATCH = 100  # deletions in a request
 _COMPOSED = 32  # sources of a composed object
+_FOLDERS = "prefixes,nextPageToken"
 _LISTED = "items(name,size,crc32c),nextPageToken"  # a tenth of what a listing says otherwise
 
 READ = ("storage.objects.get", "storage.objects.list")
@@ -123,6 +124,17 @@ def files(folder: str) -> dict[str, File]:
             for blob in _list(bucket, prefix, delimiter="/")
             if blob.name != prefix
         }
+
+
+def folders(folder: str) -> list[str]:
+    """Return what stands between a folder's name and the next slash, in the names of the objects below it."""
+    bucket, name = parts(folder)
+    with _explaining(folder):
+        prefix = _folder(name)
+        listed = client().list_blobs(bucket, prefix=prefix, delimiter="/", fields=_FOLDERS, **_persistent())
+        for _ in listed:  # prefixes are known when all pages have been read
+            pass
+        return sorted(each[len(prefix) :].rstrip("/") for each in listed.prefixes)
 
 
 def crc32c(path: str) -> str:

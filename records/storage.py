@@ -34,6 +34,7 @@ __all__ = [
     "explained",
     "explaining",
     "files",
+    "folders",
     "generation",
     "is_remote",
     "join",
@@ -78,6 +79,15 @@ def matching(pattern: str) -> list[str]:
 def files(folder: str) -> dict[str, File]:
     """Return the files that lie right in a folder, by name: one look, however many; none where there is no folder."""
     return dict(_home(folder).files(folder))
+
+
+def folders(folder: str) -> list[str]:
+    """Return the names of the folders that lie right in a folder, sorted; none where there is no folder.
+
+    Raises:
+        RemaskError: the folder may not be read. (A pattern would match nothing there.)
+    """
+    return list(_home(folder).folders(folder))
 
 
 def read_bytes(path: str) -> bytes:

@@ -53,7 +53,7 @@ _SHOWN = 60  # letters of what was found
 def read(cls: type[T], content: bytes, *, name: str, advice: str, others: bool = False) -> T:
     """Make a dataclass from JSON.
 
-    What it checks in its `__post_init__` with a ValueError is refused in the same way.
+    What it checks in its `__post_init__` with a ValueError or a RemaskError is refused in the same way.
 
     Args:
         cls: the dataclass; its fields may be dataclasses, tuples and mappings of them.
@@ -83,6 +83,8 @@ def read(cls: type[T], content: bytes, *, name: str, advice: str, others: bool =
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _refusal(name, advice, _path(first["loc"]), _said(dict(first))) from None
+    except RemaskError as error:
+        raise _refusal(name, advice, "", str(error)) from None
     assert made is not None  # `parse` has seen an object
     return made
 

@@ -1,26 +1,30 @@
 """Checkpoints: model, optimizer, step, what was measured so far, and the run that they belong to.
 
 A checkpoint is a folder, `step-00000200`, of two files. `state.npz` holds every variable; it is a zip archive, so each
-has a CRC that reading it checks. `checkpoint.json` is written last: a folder without it is no checkpoint. Both files
-appear whole or not at all, so nothing that is interrupted leaves a checkpoint that is half there. The same state gives
-the same bytes.
+has a CRC that reading it checks. `checkpoint.json`, which has a checksum, is written last: a folder without it is no
+checkpoint. Both files appear whole or not at all, so nothing that is interrupted leaves a checkpoint that is half
+there. The same state gives the same bytes.
 """
 
+import contextlib
 import dataclasses
-import glob
+import errno
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from records import storage
+from records import storage, typed_json
 from records.errors import RemaskError
+from trainer.config import ModelConfig, TrainOptions
 
 STATE_NPZ = "state.npz"
 CHECKPOINT_JSON = "checkpoint.json"
@@ -28,7 +32,22 @@ CHECKPOINT_JSON = "checkpoint.json"
 State = Mapping[str, NDArray[Any]]
 
 # RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+class Damaged(RemaskError):
+    """The bytes of a checkpoint are there and are not what was written; asking again will not help."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run was asked to do, as `run.json` and each of its checkpoints say."""
+
+    options: TrainOptions
+    manifest: str  # digest of the data set's
+    model: ModelConfig
+    global_batch_size: int
 
 
 @dataclass(frozen=True)
@@ -48,18 +67,41 @@ class Checkpoint:
     """What a checkpoint says of itself."""
 
     step: int
-    run: Mapping[str, Any]  # as in run.json
+    run: Run
     evaluations: tuple[Evaluation, ...]  # all so far, in order of step
 
     def to_json(self) -> str:
         """Return the text of `checkpoint.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        said = dataclasses.asdict(self)
+        return json.dumps({"checkpoint": said, "checksum": _checksum(said)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: bytes) -> "Checkpoint":
-        """Read what `to_json` wrote."""
-        read = json.loads(text)
-        return cls(read["step"], read["run"], tuple(Evaluation(**each) for each in read["evaluations"]))
+    def from_json(cls, text: bytes, *, name: str) -> "Checkpoint":
+        """Read what `to_json` wrote.
+
+        Raises:
+            Damaged: it is something else, or a digit of it has changed.
+        """
+        try:
+            stored = typed_json.read(_Stored, text, name=name, advice=_REMOVE)
+        except RemaskError as error:
+            raise Damaged(str(error)) from error
+        found = _checksum(json.loads(text)["checkpoint"])
+        if found != stored.checksum:
+            raise Damaged(f"{name}: its checksum is {found}, expected {stored.checksum}, which it says; {_REMOVE}")
+        return stored.checkpoint
+
+
+_SHOWN = 6  # variables that do not fit
+_REMOVE = "it is damaged: copy the checkpoint again, or remove its folder"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What `checkpoint.json` holds."""
+
+    checkpoint: Checkpoint
+    checksum: str  # CRC-32C of the checkpoint as JSON without blanks, 8 hexadecimal digits
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
@@ -114,88 +156,149 @@ def step_of(path: str) -> int:
 
 
 def paths(folder: str) -> list[str]:
-    """Return the checkpoints below `folder`, oldest first; what is half there is not among them."""
-    return [path.rpartition("/")[0] for path in _files(folder, CHECKPOINT_JSON)]
+    """Return the checkpoints below `folder`, oldest first; what is half there is not among them.
+
+    Raises:
+        RemaskError: the folder cannot be read. (That is not to be taken for a folder without checkpoints.)
+    """
+    return [path for path in _folders(folder) if CHECKPOINT_JSON in storage.files(path)]
 
 
 def read_json(path: str) -> Checkpoint:
-    """Read what a checkpoint says of itself."""
-    return Checkpoint.from_json(storage.read_bytes(storage.join(path, CHECKPOINT_JSON)))
+    """Read what a checkpoint says of itself.
+
+    Raises:
+        Damaged: it is damaged, or says another step than the name of its folder.
+        RemaskError: it cannot be read.
+    """
+    name = storage.join(path, CHECKPOINT_JSON)
+    found = Checkpoint.from_json(storage.read_bytes(name), name=name)
+    if path_of(path.rpartition("/")[0], found.step) != path:
+        raise Damaged(
+            f"{name}: it is that of step {found.step}, expected {step_of(path)} as its folder says; {_REMOVE}"
+        )
+    return found
 
 
 def read(path: str) -> tuple[Checkpoint, State]:
     """Read a checkpoint, whole and checked, into memory.
 
     Raises:
-        RemaskError: it is damaged.
+        Damaged: it is damaged.
+        RemaskError: it cannot be read, which says nothing of what it holds.
     """
+    checkpoint, file = read_json(path), storage.join(path, STATE_NPZ)
+    if STATE_NPZ not in storage.files(path):
+        raise Damaged(f"{file}: missing; {_REMOVE}")
     try:
-        checkpoint = read_json(path)
-        with (
-            storage.open_read(storage.join(path, STATE_NPZ)) as file,
-            np.load(file, allow_pickle=False) as archive,
-        ):
+        with storage.open_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
             return checkpoint, {name: archive[name] for name in archive.files}
+    except RemaskError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EINVAL:
+            raise Damaged(f"{file}: {cause}; {_REMOVE}") from error
+        raise
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # an archive that leads to a place that no file has
+            raise Damaged(f"{file}: {error}; {_REMOVE}") from error
+        raise storage.explained(file, error) from error
     except _DAMAGE as error:
-        raise RemaskError(f"{path}: damaged ({error})") from error
+        raise Damaged(f"{file}: {error}; {_REMOVE}") from error
 
 
 def latest(folder: str, *, say: Callable[[str], None]) -> tuple[Checkpoint, State] | None:
-    """Read the newest checkpoint that can be read; None where there is none at all.
+    """Read the newest checkpoint that is whole; None where there is none at all.
 
     Args:
         folder: of the checkpoints.
         say: is told of each that is damaged.
 
     Raises:
-        RemaskError: there are checkpoints, and all of them are damaged.
+        RemaskError: there are checkpoints, and all of them are damaged; or one cannot be read, for whatever else
+            reason: to go on from the one before would be to do again what is done.
     """
     found = paths(folder)
     for path in reversed(found):
         try:
             return read(path)
-        except RemaskError as error:
-            say(f"{error}; trying the one before")
+        except Damaged as error:
+            say(f"WARNING: {error}. Trying the checkpoint before")
     if found:
-        raise RemaskError(
-            f"{folder}: none of its {len(found)} checkpoints can be read; remove the folder to start the run again"
-        )
+        raise RemaskError(f"{folder}: all {len(found)} checkpoints are damaged; remove it to start the run again")
     return None
 
 
 def restore(variables: Mapping[str, keras.Variable], state: State, *, name: str) -> None:
     """Give variables the values of a checkpoint; in the scope of the strategy that made them.
 
+    Args:
+        variables: those of the model, or of the model and its optimizer, as `named` names them.
+        state: as `read` returns it; what it holds of the optimizer is left alone where that is not asked for.
+        name: path of the checkpoint.
+
     Raises:
         RemaskError: the checkpoint is that of another model; no variable is changed then.
     """
-    for key, variable in variables.items():
-        found = state[key].shape if key in state else "nothing"
-        if found != tuple(variable.shape):
-            raise RemaskError(f"{name}: {key} is {found}, the model expects {tuple(variable.shape)}")
+    kinds = {key.partition("/")[0] for key in variables}
+    held = {key: _described(value) for key, value in state.items() if key.partition("/")[0] in kinds}
+    expected = {key: _described(variable) for key, variable in variables.items()}
+    unfit = [
+        f"{key}: expected {expected.get(key, 'nothing')}, found {held.get(key, 'nothing')}"
+        for key in sorted(held.keys() | expected.keys())
+        if held.get(key) != expected.get(key)
+    ]
+    if unfit:
+        shown = "".join(f"\n  {line}" for line in unfit[:_SHOWN])
+        more = f"\n  .. and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
+        raise RemaskError(
+            f"{name}: {len(unfit)} of its variables do not fit the model:{shown}{more}\n"
+            f"It belongs to another model, or to another version of remask: give another RUN, or remove this checkpoint"
+        )
     for key, variable in variables.items():
         variable.assign(state[key])
 
 
 def prune(folder: str, *, newest: int, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints but the last `keep` up to step `newest` and that of `best_step`.
+    """Remove the checkpoints up to step `newest` but the last `keep` and that of `best_step`.
 
-    Those of later steps, which were there and could not be read when the run was continued, and what interrupted runs
-    left go, too.
+    What interrupted runs have left half there goes, too. What is not ours stays, and so does a checkpoint that cannot
+    be read or is of a later step: it may be worth something yet.
     """
-    complete = paths(folder)
-    up_to_newest = [path for path in complete if path <= path_of(folder, newest)]
-    kept = {*up_to_newest[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
+    complete = [path for path in paths(folder) if step_of(path) <= newest]
+    kept = {*complete[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
     for path in complete:
-        if path not in kept:
+        if path not in kept and _is_whole(path):
             storage.remove(storage.join(path, CHECKPOINT_JSON))  # from here on it is no checkpoint
-            storage.remove(path)
-    for file in _files(folder, "*"):
-        path = file.rpartition("/")[0]
-        if path not in complete:
+    for path in _folders(folder):
+        storage.remove_partial(path)
+        if set(storage.files(path)) <= {STATE_NPZ}:
             storage.remove(path)
 
 
-def _files(folder: str, name: str) -> list[str]:
-    """Return the files of that name, which may be a pattern, of all checkpoints; the folder's own name is none."""
-    return storage.matching(storage.join(glob.escape(folder), "step-*", name))
+def _is_whole(path: str) -> bool:
+    """Say whether a checkpoint says what it is."""
+    with contextlib.suppress(RemaskError):
+        read_json(path)
+        return True
+    return False
+
+
+def _folders(folder: str) -> list[str]:
+    """Return the folders below `folder` that have a checkpoint's name, in the order of their steps."""
+    found = [storage.join(folder, name) for name in storage.folders(folder) if _NAME.fullmatch(name)]
+    return sorted(found, key=step_of)
+
+
+def _checksum(said: Mapping[str, Any]) -> str:
+    """Return the CRC-32C of what a checkpoint says of itself, 8 hexadecimal digits."""
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return f"{google_crc32c.value(text.encode()):08x}"
+
+
+def _described(array: Any) -> str:
+    """Return type and shape of an array or a variable.
+
+    >>> _described(np.zeros((3, 2), np.float32))
+    'float32 [3, 2]'
+    """
+    return f"{keras.backend.standardize_dtype(array.dtype)} {list(array.shape)}"

@@ -1,13 +1,11 @@
 """What must match before a run begins. No accelerator is touched here: a mismatch costs seconds, not a machine."""
 
 import contextlib
-import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from records import storage
 from records.errors import RemaskError
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
@@ -54,30 +52,32 @@ def check_split(data_set: DataSet, split: str) -> None:
 
 
 @contextlib.contextmanager
-def errors_explained(data_set: DataSet) -> Iterator[None]:
-    """Turn what TensorFlow raises into words for the user: a damaged shard of a data set, or no memory left."""
+def errors_explained(data_set: DataSet, *, saved: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn what TensorFlow raises into words for the user: a damaged shard of a data set, or no memory left.
+
+    Args:
+        data_set: that is read.
+        saved: says whether the run has a checkpoint, by which its batch is settled.
+    """
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in error.message:
             raise RemaskError("the disk is full; free some space, then run the same command again") from error
-        raise RemaskError(
-            "the device has no memory left for a batch of this size; give a smaller global_batch_size"
-        ) from error
+        smaller = "give a smaller global_batch_size"
+        if saved():
+            smaller = f"continue this run on more devices, or begin another RUN and {smaller}"
+        raise RemaskError(f"the device has no memory left for a batch of this size; {smaller}") from error
     except tf.errors.OpError as error:
-        shard = _shard_in(error.message, data_set)
-        if isinstance(error, tf.errors.PermissionDeniedError) and shard and not storage.is_remote(shard):
-            raise storage.explained(shard, PermissionError(errno.EACCES, "permission denied")) from error
         explained = damaged(data_set.folder, error)
-        if explained and (shard or not isinstance(error, tf.errors.NotFoundError)):
+        if explained and (not isinstance(error, tf.errors.NotFoundError) or _names_a_shard(error.message, data_set)):
             raise explained from error
         raise
 
 
-def _shard_in(message: str, data_set: DataSet) -> str:
-    """Return the path of the shard that a message names; "" where it names none."""
-    paths = (data_set.path(shard.file) for split in data_set.manifest.data.splits.values() for shard in split)
-    return next((path for path in paths if path in message), "")
+def _names_a_shard(message: str, data_set: DataSet) -> bool:
+    shards = data_set.manifest.data.splits.values()
+    return any(data_set.path(shard.file) in message for split in shards for shard in split)
 
 
 def batch_size(options: TrainOptions, *, replicas: int) -> int:

@@ -83,7 +83,10 @@ def dealt(strategy: tf.distribute.Strategy, batches: Callable[[Share], tf.data.D
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out split in global batches, dealt out to the replicas of a strategy; read anew at each iteration."""
+    """The held-out split in global batches, dealt out to the replicas of a strategy; read anew at each iteration.
+
+    There are none where nothing is held out.
+    """
 
     batches: Iterable[Batch]
     count: int
@@ -93,7 +96,7 @@ class HeldOut:
         """Return the split of a data set."""
         made = functools.partial(eval_batches, data_set, global_batch_size=global_batch_size)
         count = -(-data_set.manifest.examples(HELD_OUT) // global_batch_size)
-        return cls(dealt(strategy, lambda share: made(share=share)), count)
+        return cls(dealt(strategy, lambda share: made(share=share)) if count else (), count)
 
     def __iter__(self) -> Iterator[Batch]:
         """Give each batch, and do not ask for one more: on another machine the end is an error that comes too late."""

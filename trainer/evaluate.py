@@ -21,7 +21,7 @@ from trainer.step import Batch
 def main(options: EvaluateOptions) -> None:
     """Evaluate a model in HuggingFace's layout, and print the figures."""
     name = options.model or runs.exported(options.run_dir)
-    data = options.data or (SAMPLE if options.model else runs.existing(options.run_dir)["options"]["data"])
+    data = options.data or (SAMPLE if options.model else runs.existing(options.run_dir).options.data)
     require_within_reach(data, options.tpu)
     data_set = open_data_set(data)
     checks.check_split(data_set, HELD_OUT)
@@ -31,15 +31,11 @@ def main(options: EvaluateOptions) -> None:
         strategy = accelerator.choose_strategy(
             tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
         )
-        replicas = strategy.num_replicas_in_sync
-        checks.check_batch_size(options.global_batch_size, replicas=replicas)
-        batch_size = enough(
-            options.global_batch_size, examples=data_set.manifest.examples("validation"), replicas=replicas
-        )
+        checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
             pretrained.read_weights(model, start, say=print)
-        batches = HeldOut.of(data_set, strategy, global_batch_size=batch_size)
+        batches = HeldOut.of(data_set, strategy, global_batch_size=options.global_batch_size)
         with checks.errors_explained(data_set):
             found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
@@ -54,15 +50,6 @@ def main(options: EvaluateOptions) -> None:
         f"{found.tokens:,} masked tokens: loss {found.loss:.4f}, perplexity {found.perplexity:,.2f}, "
         f"accuracy {found.accuracy:.2%}, top-5 accuracy {found.top5_accuracy:.2%}"
     )
-
-
-def enough(global_batch_size: int, *, examples: int, replicas: int) -> int:
-    """Return the size of a batch, or a smaller one that holds all sequences: the rest would only be padding.
-
-    >>> enough(64, examples=37, replicas=1), enough(16, examples=37, replicas=1), enough(64, examples=37, replicas=4)
-    (37, 16, 40)
-    """
-    return min(global_batch_size, math.ceil(examples / replicas) * replicas)
 
 
 class Evaluator:

@@ -1,21 +1,21 @@
 """Writes a model as HuggingFace does: config, weights, tokenizer, and a card that says what it is."""
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 
+from records import folder_lock, storage, tokenizer
 from records import manifest as manifests
-from records import storage, tokenizer
 from records.command_line import make_option
 from records.errors import RemaskError
 from records.manifest import Manifest
 from records.reader import open_data_set
 from records.tokenizer import TokenizerArtifact
 from trainer import bridge, checkpoint, probes, runs
-from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ExportOptions, ModelConfig
+from trainer.checkpoint import Checkpoint, Run
+from trainer.config import ExportOptions, TrainOptions
 from trainer.model import BertMaskedLM
 
 _TAG = "- remask"  # in the front matter of a card: by it we know our own
@@ -26,13 +26,14 @@ def main(options: ExportOptions) -> None:
     run = runs.existing(options.run_dir)
     out = options.out or runs.export(options.run_dir)
     _check_ours(out)
-    data = options.data or run["options"]["data"]
+    data = options.data or run.options.data
     made = manifests.load(data)
-    if made.digest() != run["manifest"]:
+    if made.digest() != run.manifest:
         raise RemaskError(f"{data}: not the data set that {options.run_dir} was trained on; give that one with DATA=")
     chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
-    model = BertMaskedLM(ModelConfig(**run["model"]), seed=0)
-    checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
+    model = BertMaskedLM(run.model, seed=0)
+    path = checkpoint.path_of(runs.checkpoints(options.run_dir), chosen.step)
+    checkpoint.restore(checkpoint.named(model), state, name=path)
     artifact = tokenizer.load(data)
     example = _example(data, artifact, run)
     write(model, out, artifact=artifact, manifest=made, saved=chosen, example=example)
@@ -40,12 +41,10 @@ def main(options: ExportOptions) -> None:
     print(f"exported step {chosen.step} to {out}; try: make fill-mask {shown}")
 
 
-def _example(data: str, artifact: TokenizerArtifact, run: runs.Run) -> str:
+def _example(data: str, artifact: TokenizerArtifact, run: Run) -> str:
     """Return a text to try the model with: the one that the run has shown, where its data can still be read."""
     try:
-        chosen = probes.choose(
-            run["options"]["probes"], open_data_set(data), longest=run["model"]["max_position_embeddings"]
-        )
+        chosen = probes.choose(run.options.probes, open_data_set(data), longest=run.model.max_position_embeddings)
     except RemaskError:
         chosen = ()
     return probes.example(chosen, artifact)
@@ -82,10 +81,12 @@ def write(
         RemaskError: the folder has a README.md that is no card of ours.
     """
     _check_ours(folder)
-    storage.remove(storage.join(folder, runs.CARD))
-    bridge.write_checkpoint(model, folder)
-    artifact.save(folder)
-    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
+    with folder_lock.held(folder, what="export", instead="choose another folder with OUT="):
+        storage.remove_partial(folder)
+        storage.remove(storage.join(folder, runs.CARD))
+        bridge.write_checkpoint(model, folder)
+        artifact.save(folder)
+        storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
 
 
 def is_final(folder: str, last: Checkpoint) -> bool:
@@ -95,19 +96,20 @@ def is_final(folder: str, last: Checkpoint) -> bool:
         return False
     text, lowest = storage.read_bytes(path).decode(errors="replace"), checkpoint.best(last.evaluations)
     steps = {last.step, lowest.step if lowest else last.step}
-    return any(_after(step, last.run["options"]) in text for step in steps)
+    return any(_after(step, last.run.options) in text for step in steps)
 
 
 def card(manifest: Manifest, saved: Checkpoint, *, example: str) -> str:
     """Return the model card: what the model was trained on, how, what it is worth and how to use it."""
-    options = {**saved.run["options"], "global_batch_size": saved.run["global_batch_size"]}
+    options = dataclasses.replace(
+        saved.run.options, global_batch_size=saved.run.global_batch_size, per_replica_batch_size=0
+    )
     data = manifest.data
-    by_step = {each.step: each for each in saved.evaluations}
     sections = [
         f"---\nlibrary_name: transformers\npipeline_tag: fill-mask\ntags:\n- bert\n- masked-lm\n{_TAG}\n---",
-        f"# {_name(options['model'])}, trained on masked words",
+        f"# {_name(options.model)}, trained on masked words",
         f"A BERT masked language model {_after(saved.step, options)}, started from "
-        f"`{_name(options['model'])}`, trained with remask.",
+        f"`{_name(options.model)}`, trained with remask.",
         "## Data",
         *(["**The text is synthetic: it was made by a program, not written by people.**"] if data.synthetic else []),
         _rows(
@@ -122,8 +124,7 @@ def card(manifest: Manifest, saved: Checkpoint, *, example: str) -> str:
         f"{data.tokenizer.vocab_size:,} tokens. Sources:",
         "\n".join(f"- {_base(source.file)}: {source.documents:,} documents" for source in data.sources),
         "## Held-out metrics",
-        "On the whole validation split, with 15 % of its tokens masked, always the same ones.",
-        _rows(("step", "loss", "perplexity", "accuracy", "top-5 accuracy"), _metrics(by_step, saved.step)),
+        *_held_out(saved),
         "## Options",
         _rows(("option", "value"), _shown_options(options)),
         "## Use",
@@ -134,9 +135,12 @@ def card(manifest: Manifest, saved: Checkpoint, *, example: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _metrics(by_step: Mapping[int, Evaluation], step: int) -> list[tuple[str, ...]]:
-    chosen = [by_step[each] for each in sorted({0, step} & set(by_step))]
-    return [
+def _held_out(saved: Checkpoint) -> list[str]:
+    """Return what the model is worth, before it was trained and as it is exported."""
+    shown = [each for each in saved.evaluations if each.step in (0, saved.step)]
+    if not shown:
+        return ["None: no text was held out, so nothing tells what the model is worth on text that it has not seen."]
+    rows = [
         (
             str(each.step),
             f"{each.loss:.4f}",
@@ -144,16 +148,20 @@ def _metrics(by_step: Mapping[int, Evaluation], step: int) -> list[tuple[str, ..
             f"{each.accuracy:.2%}",
             f"{each.top5_accuracy:.2%}",
         )
-        for each in chosen
+        for each in shown
+    ]
+    return [
+        "On the whole validation split, with 15 % of its tokens masked, always the same ones.",
+        _rows(("step", "loss", "perplexity", "accuracy", "top-5 accuracy"), rows),
     ]
 
 
-def _shown_options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _shown_options(options: TrainOptions) -> list[tuple[str, str]]:
     # about the machine and the watching, not the model
     hidden = {"data", "run_dir", "probes", "tpu", "zone", "project", "devices"}
     return [
         (name, f"`{_name(value) if name == 'model' else value}`")
-        for name, value in options.items()
+        for name, value in vars(options).items()
         if name not in hidden
     ]
 
@@ -167,8 +175,8 @@ def _check_ours(folder: str) -> None:
             raise RemaskError(f"{path}: not written by remask, and an export would replace it; give another OUT")
 
 
-def _after(step: int, options: Mapping[str, Any]) -> str:
-    return f"after {step:,} of {options['train_steps']:,} steps"
+def _after(step: int, options: TrainOptions) -> str:
+    return f"after {step:,} of {options.train_steps:,} steps"
 
 
 def _name(model: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -12,11 +13,13 @@ from typing import Any
 import tensorflow as tf
 import tqdm
 
-from records import storage
+from records import storage, tfrecord
 from records.errors import RemaskError
 from trainer.checkpoint import Evaluation
 
-METRICS_JSONL = "metrics.jsonl"
+METRICS_JSONL, TENSORBOARD = "metrics.jsonl", "tensorboard"
+_EVENTS = "events.out.tfevents."  # begins the name of each of TensorBoard's files
+_EVALUATION = "eval/"  # begins the tags of the held-out split's scalars
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -36,7 +39,8 @@ class Training:
 class Progress:
     """Shows and records a run, from `start_step` on.
 
-    Lines of `metrics.jsonl` that an earlier run wrote beyond its checkpoint are removed: what they tell is done again.
+    What an earlier run wrote beyond its checkpoint, to `metrics.jsonl` and for TensorBoard, is removed: that is done
+    again.
 
     Args:
         run_dir: the folder of the run.
@@ -56,10 +60,12 @@ class Progress:
         terminal: bool | None = None,
     ) -> None:
         self._metrics = storage.join(run_dir, METRICS_JSONL)
+        board = storage.join(run_dir, TENSORBOARD)
         _forget(self._metrics, start_step, evaluated)
+        _forget_events(board, start_step, evaluated)
         # In a bucket TensorFlow sends the whole file each time it flushes: not after ten values, but when we say so.
         queue = {"max_queue": 1000, "flush_millis": 10 * 60 * 1000} if storage.is_remote(run_dir) else {}
-        self._writer = tf.summary.create_file_writer(storage.join(run_dir, "tensorboard"), **queue)
+        self._writer = tf.summary.create_file_writer(board, **queue)
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._train_steps = train_steps
         self._first: tuple[int, float] | None = None  # the step first shown, and when: until then functions are traced
@@ -124,7 +130,7 @@ class Progress:
         with self._writer.as_default():
             for name, value in values.items():
                 if name != "step":
-                    tag = f"{prefix}/{name}" if prefix else name.replace("eval_", "eval/", 1)
+                    tag = f"{prefix}/{name}" if prefix else name.replace("eval_", _EVALUATION, 1)
                     tf.summary.scalar(tag, value, step=values["step"])
         # An object takes a write a second, and each costs a few round trips.
         if not storage.is_remote(self._metrics) or time.monotonic() - self._written >= _LINE_SECONDS:
@@ -182,7 +188,7 @@ def _forget(path: str, step: int, evaluated: Collection[int]) -> None:
             return False
         try:
             values = json.loads(line)
-            return values["step"] in evaluated if "eval_loss" in values else values["step"] <= step
+            return _stays(values["step"], step, evaluated, is_evaluation="eval_loss" in values)
         except (ValueError, KeyError, TypeError):
             raise RemaskError(
                 f"{path}, line {number}: damaged, expected metrics as JSON; remove the line, then run the same command "
@@ -193,3 +199,27 @@ def _forget(path: str, step: int, evaluated: Collection[int]) -> None:
     kept = [line for number, line in enumerate(lines, start=1) if stays(number, line)]
     if kept != lines:
         storage.write_bytes(path, b"".join(kept))
+
+
+def _forget_events(folder: str, step: int, evaluated: Collection[int]) -> None:
+    """Remove the TensorBoard events of what will be done again; those that stay keep their time."""
+    for path in sorted(storage.join(folder, name) for name in storage.files(folder) if name.startswith(_EVENTS)):
+        events, content = [], io.BytesIO(storage.read_bytes(path))
+        with contextlib.suppress(RemaskError):  # a killed run leaves half an event at the end
+            for event in tfrecord.read(content, name=path):
+                events.append(event)
+        kept = [event for event in events if _event_stays(event, step, evaluated)]
+        if kept != events:
+            storage.write_bytes(path, b"".join(map(tfrecord.framed, kept)))
+
+
+def _event_stays(content: bytes, step: int, evaluated: Collection[int]) -> bool:
+    event = tf.compat.v1.Event.FromString(content)
+    tags = [value.tag for value in event.summary.value]  # none in the event that begins a file
+    is_evaluation = any(tag.startswith(_EVALUATION) for tag in tags)
+    return not tags or _stays(event.step, step, evaluated, is_evaluation=is_evaluation)
+
+
+def _stays(of: int, step: int, evaluated: Collection[int], *, is_evaluation: bool) -> bool:
+    """Say whether what was recorded at step `of` will not be done again by a run that continues after `step`."""
+    return of in evaluated if is_evaluation else of <= step

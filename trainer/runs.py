@@ -2,21 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from records import storage
+from records import storage, typed_json
 from records.errors import RemaskError
 from trainer import checkpoint
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import Checkpoint, Run
 from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
 
 RUN_JSON, CHECKPOINTS, EXPORT = "run.json", "checkpoints", "export"
 CARD = "README.md"
 """The last file of an export to be written: with it, it is complete."""
-
-Run = Mapping[str, Any]
-"""`options`, `manifest` (its digest), `model` (its shape) and `global_batch_size`, as in `run.json`."""
 
 
 def checkpoints(run_dir: str) -> str:
@@ -53,28 +49,30 @@ def resume(
 ) -> tuple[Checkpoint, checkpoint.State] | None:
     """Read the newest checkpoint of the run that `options` name; None where there is none yet.
 
+    A run that ended before its first checkpoint, for whatever reason, has done nothing that could be continued: it is
+    begun anew, with whatever options.
+
     Raises:
-        RemaskError: the run has other options or other data, none of its checkpoints can be read, or it has some and
-            no `run.json`.
+        RemaskError: the run has other options or other data, its newest checkpoint cannot be read or all are damaged;
+            it has some and no `run.json`, or an exported model and none.
     """
-    run = load(options.run_dir)
-    if run is None:
-        if found := checkpoint.paths(checkpoints(options.run_dir)):
+    folder = checkpoints(options.run_dir)
+    found = checkpoint.paths(folder)
+    if not found:
+        if is_complete(export(options.run_dir)):
             raise RemaskError(
-                f"{options.run_dir}: found checkpoints ({len(found)}) and no {RUN_JSON}; copy that file back, which "
-                f"says what they belong to, or remove {checkpoints(options.run_dir)} to start the run again"
+                f"{options.run_dir}: found an exported model and no checkpoints, so this run cannot be continued; give "
+                f"another RUN to begin a new one, or remove {options.run_dir}"
             )
         return None
+    run = load(options.run_dir)
+    if run is None:
+        raise RemaskError(
+            f"{options.run_dir}: found checkpoints ({len(found)}) and no {RUN_JSON}; copy that file back, which "
+            f"says what they belong to, or remove {folder} to start the run again"
+        )
     check_continues(options.run_dir, run, options=options, manifest_digest=manifest_digest)
-    return checkpoint.latest(checkpoints(options.run_dir), say=say)
-
-
-def describe(options: TrainOptions, *, manifest_digest: str, **more: Any) -> Run:
-    """Return what identifies a run, as it will be read from `run.json`: tuples are lists."""
-    described: Run = json.loads(
-        json.dumps({"options": dataclasses.asdict(options), "manifest": manifest_digest, **more})
-    )
-    return described
+    return checkpoint.latest(folder, say=say)
 
 
 def load(run_dir: str) -> Run | None:
@@ -86,11 +84,10 @@ def load(run_dir: str) -> Run | None:
     path = storage.join(run_dir, RUN_JSON)
     if not storage.exists(path):
         return None
-    try:
-        run = json.loads(storage.read_bytes(path))
-        return {key: run[key] for key in ("options", "manifest", "model", "global_batch_size")}
-    except (ValueError, KeyError, TypeError):
-        raise RemaskError(f"{path}: damaged; remove {run_dir} to start the run again") from None
+    advice = (
+        f"it is damaged, or of another version of remask: copy it again, or remove {run_dir} to start the run again"
+    )
+    return typed_json.read(Run, storage.read_bytes(path), name=path, advice=advice)
 
 
 def existing(run_dir: str) -> Run:
@@ -106,29 +103,30 @@ def existing(run_dir: str) -> Run:
 
 
 def begin(
-    options: TrainOptions, *, manifest_digest: str, config: ModelConfig, global_batch_size: int, writes: bool = True
+    options: TrainOptions,
+    *,
+    manifest_digest: str,
+    config: ModelConfig,
+    global_batch_size: int,
+    continued: Checkpoint | None = None,
+    writes: bool = True,
 ) -> Run:
-    """Write `run.json`, if this worker `writes`, and check that a run which is there has the same global batch size.
+    """Write `run.json`, if this worker `writes`.
 
     Raises:
-        RemaskError: it has another, since it was begun on another number of replicas.
+        RemaskError: the checkpoint from which the run is `continued` is of another global batch size, since it was
+            begun on another number of replicas.
     """
-    earlier = load(options.run_dir)
-    if earlier and earlier["global_batch_size"] != global_batch_size:
+    if continued and continued.run.global_batch_size != global_batch_size:
         raise RemaskError(
-            f"{options.run_dir}: holds a run with a global batch of {earlier['global_batch_size']} sequences; with the "
-            f"replicas that there are now it would be {global_batch_size}. Continue it on as many replicas as it had"
+            f"{options.run_dir}: holds a run with a global batch of {continued.run.global_batch_size} sequences; with "
+            f"the replicas that there are now it would be {global_batch_size}. Continue it on as many replicas as it "
+            f"had"
         )
-    run = describe(
-        options,
-        manifest_digest=manifest_digest,
-        model=dataclasses.asdict(config),
-        global_batch_size=global_batch_size,
-    )
+    run = Run(options, manifest_digest, config, global_batch_size)
     if writes:
-        storage.write_bytes(
-            storage.join(options.run_dir, RUN_JSON), (json.dumps(run, indent=1, sort_keys=True) + "\n").encode()
-        )
+        content = json.dumps(dataclasses.asdict(run), indent=1, sort_keys=True) + "\n"
+        storage.write_bytes(storage.join(options.run_dir, RUN_JSON), content.encode())
     return run
 
 
@@ -138,14 +136,11 @@ def check_continues(run_dir: str, run: Run, *, options: TrainOptions, manifest_d
     Raises:
         RemaskError: a table of the differences.
     """
-    has, asked = run["options"], describe(options, manifest_digest=manifest_digest)["options"]
-    differences = [
-        (name, has.get(name, "nothing"), asked[name])
-        for name in asked
-        if name not in CONTINUABLE and has.get(name) != asked[name]
-    ]
-    if run["manifest"] != manifest_digest:
-        differences.append(("data", f"records with digest {run['manifest'][:12]}", manifest_digest[:12]))
+    names = [field.name for field in dataclasses.fields(TrainOptions) if field.name not in CONTINUABLE]
+    pairs = [(name, getattr(run.options, name), getattr(options, name)) for name in names]
+    differences = [(name, has, asked) for name, has, asked in pairs if has != asked]
+    if run.manifest != manifest_digest:
+        differences.append(("data", f"records with digest {run.manifest[:12]}", manifest_digest[:12]))
     if differences:
         rows = "\n".join(f"  {name}: run has {here}, asked for {wanted}" for name, here, wanted in differences)
         raise RemaskError(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -10,8 +10,9 @@ import numpy as np
 
 from records.errors import RemaskError
 from trainer import checkpoint, fill_mask, runs
-from trainer.checkpoint import Checkpoint, Evaluation
+from trainer.checkpoint import Checkpoint, Evaluation, Run
 from trainer.config import TrainOptions
+from trainer.data import HeldOut
 from trainer.evaluate import Evaluator
 from trainer.fill_mask import Filled
 from trainer.progress import Progress, Quiet, Training
@@ -27,17 +28,18 @@ class Session:
     """A run that is under way. What it computes is a function of the step; when it is looked at changes nothing."""
 
     options: TrainOptions
-    run: runs.Run
+    run: Run
     global_batch_size: int
     variables: Mapping[str, keras.Variable]  # of the model and its optimizer
     loop: TrainLoop
     batches: Iterator[Batch]  # from `step` on
     evaluate: Evaluator
-    held_out: Iterable[Batch]
+    held_out: HeldOut
     fill: Callable[[], Sequence[Filled]]  # the probes
     learning_rate: Callable[[int], float]  # of a step, counted from 0
     progress: Progress | Quiet
     workers: Workers
+    check_lock: Callable[[], None]  # refuses to write to a folder that another command has taken over
     step: int  # steps done
     evaluations: list[Evaluation]  # all so far
     saved: str = ""  # path of the newest checkpoint
@@ -72,6 +74,7 @@ class Session:
             self.progress.show(training)
             dues = (self.options.steps_per_loop, self.options.eval_every, self.options.checkpoint_every)
             if stopped() or any(map(self._is_due, dues)):
+                self.check_lock()
                 self.progress.record(training)
                 interval = Interval()
             on_steps(self, steps)
@@ -99,13 +102,15 @@ class Session:
         return steps
 
     def _evaluate(self, stopped: Callable[[], int]) -> None:
-        evaluation = self.evaluate(self.held_out, step=self.step, stop=stopped)
-        if evaluation is None:  # stopped: continued, the run begins with it
-            return
-        if not math.isfinite(evaluation.loss):
-            raise self._broken(self.step, f"the held-out loss is {evaluation.loss}", learnt=self.step)
-        self.evaluations.append(evaluation)
-        self.progress.record_evaluation(evaluation)
+        """Measure the model, if anything is held out, and show what it puts into the probes."""
+        if self.held_out.count:
+            evaluation = self.evaluate(self.held_out, step=self.step, stop=stopped)
+            if evaluation is None:  # stopped: continued, the run begins with it
+                return
+            if not math.isfinite(evaluation.loss):
+                raise self._broken(self.step, f"the held-out loss is {evaluation.loss}", learnt=self.step)
+            self.evaluations.append(evaluation)
+            self.progress.record_evaluation(evaluation)
         if self.workers.place.leads:
             for filled in self.fill():
                 self.progress.say(f"  {fill_mask.line(filled)}")
@@ -119,6 +124,7 @@ class Session:
             return
         if path == self.saved and checkpoint.read_json(path) == state:  # continued, and stopped again at once
             return
+        self.check_lock()
         try:
             self.saved = checkpoint.save(folder, state, self.variables)
         except FloatingPointError as error:

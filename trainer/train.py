@@ -1,4 +1,4 @@
-"""Training, from a data set and a model's name to an exported model. `train` is the whole flow, from top to bottom."""
+"""Training, from a data set and a model's name to an exported model. `_train` is the whole flow, from top to bottom."""
 
 import dataclasses
 import functools
@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from records import folder_lock, storage
 from records.command_line import make_option
-from records.manifest import SPLITS, SYNTHETIC
+from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
 from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, probes, runs, workers
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import ModelConfig, TrainOptions, usual_dtype
-from trainer.data import HeldOut, dealt, train_batches
+from trainer.config import TrainOptions, usual_dtype
+from trainer.data import HELD_OUT, HeldOut, dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
 from trainer.model import BertMaskedLM
@@ -41,24 +42,40 @@ def train(
         on_steps: is called after each look at the device.
 
     Raises:
-        RemaskError: something does not match, a shard is damaged, or the loss is no number any more.
+        RemaskError: something does not match, a shard is damaged, the loss is no number any more, or another command
+            writes to the folder of the run.
     """
-    began = time.monotonic()
     options = dataclasses.replace(options, dtype=options.dtype or usual_dtype(options.tpu))
     place = workers.place()
-    say: Callable[[str], None] = print if place.leads else _nothing
+    if not place.leads:  # the chief holds the lock, and writes
+        return _train(options, place, strategy=strategy, on_steps=on_steps, say=_nothing, check_lock=lambda: None)
+    with folder_lock.held(options.run_dir, what="run", instead="choose another folder with RUN=") as lock:
+        storage.remove_partial(options.run_dir)
+        return _train(options, place, strategy=strategy, on_steps=on_steps, say=print, check_lock=lock.check)
+
+
+def _train(
+    options: TrainOptions,
+    place: Place,
+    *,
+    strategy: tf.distribute.Strategy | None,
+    on_steps: OnSteps,
+    say: Callable[[str], None],
+    check_lock: Callable[[], None],
+) -> int:
+    """Do what `train` says, in a folder that nobody else writes to."""
+    began = time.monotonic()
     # What needs no accelerator comes first: to be refused then costs seconds.
     data_set = open_data_set(options.data)
-    digest = data_set.manifest.digest()
+    digest, kept = data_set.manifest.digest(), runs.checkpoints(options.run_dir)
     found = runs.resume(options, manifest_digest=digest, say=say)
     if found:
-        config, start = ModelConfig(**found[0].run["model"]), None
+        config, start = found[0].run.model, None
     else:
         start = pretrained.find(options.model, data=data_set.tokenizer, dropout=options.dropout)
         config = start.config
     checks.check_data(data_set, config, name=options.model)
-    for split in SPLITS:
-        checks.check_split(data_set, split)
+    checks.check_split(data_set, "train")
     filled = probes.choose(options.probes, data_set, longest=config.max_position_embeddings)
     example = probes.example(filled, data_set.tokenizer)
     if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
@@ -74,7 +91,12 @@ def train(
         )
         batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
         run = runs.begin(
-            options, manifest_digest=digest, config=config, global_batch_size=batch_size, writes=place.leads
+            options,
+            manifest_digest=digest,
+            config=config,
+            global_batch_size=batch_size,
+            continued=found[0] if found else None,
+            writes=place.leads,
         )
         with strategy.scope():
             model = BertMaskedLM(config, seed=options.seed, dtype=options.dtype)
@@ -84,14 +106,14 @@ def train(
             if start:
                 pretrained.read_weights(model, start, say=say)
             if found:
-                checkpoint.restore(variables, found[1], name=options.run_dir)
+                checkpoint.restore(variables, found[1], name=checkpoint.path_of(kept, found[0].step))
         at = found[0] if found else Checkpoint(0, run, ())
         del found  # the state just read is as large as the model and its optimizer together
         together = Workers(strategy, place)
         together.check_alike(step=at.step, run=run, variables=variables)
 
         with (
-            checks.errors_explained(data_set),
+            checks.errors_explained(data_set, saved=lambda: bool(checkpoint.paths(kept))),
             _progress(options, at) if place.leads else Quiet() as progress,
             stop_signals(progress.say) as stopped,
             notices.watched(progress.say) as noticed,
@@ -114,9 +136,10 @@ def train(
                 learning_rate=lambda step: float(schedule(step)),
                 progress=progress,
                 workers=together,
+                check_lock=check_lock,
                 step=at.step,
                 evaluations=list(at.evaluations),
-                saved=checkpoint.path_of(runs.checkpoints(options.run_dir), at.step) if at.step else "",
+                saved=checkpoint.path_of(kept, at.step) if at.step else "",
             )
             signal = session.go(lambda: stopped() or noticed(), on_steps)
             together.meet()  # by then the chief has saved
@@ -125,18 +148,23 @@ def train(
                 return 128 + signal
 
         if place.leads:
-            saved, state = export.choose(runs.checkpoints(options.run_dir), which="best")
-            checkpoint.restore(checkpoint.named(model), state, name=options.run_dir)
-            export.write(
-                model,
-                runs.export(options.run_dir),
-                artifact=data_set.tokenizer,
-                manifest=data_set.manifest,
-                saved=saved,
-                example=example,
-            )
+            try:
+                check_lock()
+                saved, state = export.choose(kept, which="best")
+                checkpoint.restore(checkpoint.named(model), state, name=checkpoint.path_of(kept, saved.step))
+                export.write(
+                    model,
+                    runs.export(options.run_dir),
+                    artifact=data_set.tokenizer,
+                    manifest=data_set.manifest,
+                    saved=saved,
+                    example=example,
+                )
+            except KeyboardInterrupt:
+                say(f"all {options.train_steps} steps are saved; run the same command again to export the model")
+                raise
             seconds = time.monotonic() - began
-            print(conclusion(options, session.evaluations, best_step=saved.step, seconds=seconds, example=example))
+            print(conclusion(options, session.evaluations, exported=saved.step, seconds=seconds, example=example))
             if filled:  # by the model that was exported
                 print(fill_mask.table(session.fill()[0]))
         together.meet()  # nobody leaves before the chief has written, whom that would disturb
@@ -154,7 +182,7 @@ def introduction(
     return "\n".join(
         (
             f"data     {data_set.folder}: {train_examples:,} sequences of {length} tokens ({filled:.1%} filled), "
-            f"{made.examples('validation'):,} held out" + (f"; {SYNTHETIC}" if made.data.synthetic else ""),
+            f"{made.examples(HELD_OUT):,} held out" + (f"; {SYNTHETIC}" if made.data.synthetic else ""),
             f"model    {options.model}: {model.count_params():,} parameters, {options.dtype}, "
             f"on {strategy.num_replicas_in_sync} {accelerator.kind()}",
             f"step     {batch_size} sequences, {batch_size * length * filled:,.0f} tokens; {steps:,.1f} steps an "
@@ -165,15 +193,21 @@ def introduction(
 
 
 def conclusion(
-    options: TrainOptions, evaluations: Sequence[Evaluation], *, best_step: int, seconds: float, example: str
+    options: TrainOptions, evaluations: Sequence[Evaluation], *, exported: int, seconds: float, example: str
 ) -> str:
     """Return what was made, what it is worth, and what to do next."""
-    first, last = evaluations[0], evaluations[-1]
+    worth, chosen = "held-out: nothing was, so what the model is worth on text it has not seen is unknown", "last"
+    if evaluations:
+        first, last = evaluations[0], evaluations[-1]
+        worth = (
+            f"held-out, step {first.step} -> {last.step}: loss {first.loss:.4f} -> {last.loss:.4f}, perplexity "
+            f"{first.perplexity:,.2f} -> {last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}"
+        )
+        chosen = "best on the held-out split"
     return "\n".join(
         (
-            f"held-out, step {first.step} -> {last.step}: loss {first.loss:.4f} -> {last.loss:.4f}, perplexity "
-            f"{first.perplexity:,.2f} -> {last.perplexity:,.2f}, accuracy {first.accuracy:.1%} -> {last.accuracy:.1%}",
-            f"{duration(seconds)} in all; exported the model after step {best_step}, the best on the held-out split",
+            worth,
+            f"{duration(seconds)} in all; exported the model after step {exported}, the {chosen}",
             _next(options, example),
         )
     )

@@ -4,6 +4,7 @@ The first of them is the chief: it alone writes and speaks. The others compute t
 them can know, such as a signal or how long a step took, all hear of before anything is decided by it.
 """
 
+import dataclasses
 import json
 import os
 import zlib
@@ -16,6 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from records.errors import RemaskError
+from trainer.checkpoint import Run
 
 _JOBS = ("chief", "worker")
 _HOW = (
@@ -102,12 +104,12 @@ class Workers:
         """Wait until all workers have come here."""
         self.each(0)
 
-    def check_alike(self, *, step: int, run: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+    def check_alike(self, *, step: int, run: Run, variables: Mapping[str, Any]) -> None:
         """Refuse to begin where the workers do not all have the same.
 
         Args:
             step: from which this worker would begin.
-            run: as in `run.json`.
+            run: what it was asked to do.
             variables: of the model and its optimizer.
 
         Raises:
@@ -118,7 +120,7 @@ class Workers:
         weights = 0
         for variable in variables.values():
             weights = zlib.crc32(variable.numpy().tobytes(), weights)
-        options = zlib.crc32(json.dumps(run, sort_keys=True).encode())
+        options = zlib.crc32(json.dumps(dataclasses.asdict(run), sort_keys=True).encode())
         for what, value in (("step", step), ("options or data", options), ("weights", weights)):
             found = self.each(value)
             others = np.flatnonzero(found != found[0])

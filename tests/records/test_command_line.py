@@ -295,8 +295,11 @@ def talk(options):
         if {slow}: print("x" * 100_000)
     return 5
 def sleep(options):
-    print("asleep", flush=True)
-    time.sleep(60)
+    try:
+        print("asleep", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up")
 sys.modules["talks"] = sys.modules["__main__"]
 commands = {{name: Command(VerifyOptions, f"talks:{{name}}", name) for name in ("talk", "sleep")}}
 sys.exit(main("prog", "", commands, sys.argv[1:]))
@@ -334,9 +337,20 @@ def test_a_reader_that_reads_on():
         assert process.returncode == 5
 
 
-def test_an_interrupt():
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_command_that_is_stopped_cleans_up_and_says_so(number, said):
     with started("sleep") as process:
         assert process.stdout.readline() == "asleep\n"
-        process.send_signal(signal.SIGINT)
-        assert processes.ended(process) == ("", "interrupted\n")
-        assert process.returncode == 130
+        process.send_signal(number)
+        assert processes.ended(process) == ("cleaned up\n", f"{said}\n")
+        assert process.returncode == 128 + number
+
+
+def test_sigterm_is_ignored_where_whoever_started_us_says_so(monkeypatch):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with command_line._sigterm_raises():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

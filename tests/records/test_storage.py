@@ -454,6 +454,13 @@ def test_files_in_a_folder(home):
     assert storage.files(f"{home}/none") == storage.files(f"{home}/one") == {}
 
 
+def test_folders_in_a_folder(home):
+    for name in ("file", "b/one", "a/two", "a/deep/three"):
+        storage.write_bytes(f"{home}/{name}", b"x")
+    assert storage.folders(home) == storage.folders(f"{home}/") == ["a", "b"]
+    assert storage.folders(f"{home}/none") == storage.folders(f"{home}/file") == []
+
+
 def test_what_is_removed_is_gone_and_nothing_else(home):
     for name in ("folder/a", "folder/deep/b", "folder-2/c", "file"):
         storage.write_bytes(f"{home}/{name}", b"")

@@ -2,12 +2,14 @@ import keras
 import numpy as np
 import pytest
 
+from records import disk, gcs, storage
 from records.errors import RemaskError
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
-from trainer.checkpoint import Checkpoint, Evaluation
+from trainer.checkpoint import Checkpoint, Damaged, Evaluation, Run
+from trainer.config import ModelConfig, TrainOptions
 
-RUN = {"options": {"seed": 1}, "manifest": "abc", "model": {}, "global_batch_size": 8}
+RUN = Run(TrainOptions(learning_rate=1), "abc", ModelConfig(31), 8)
 
 
 def evaluation(step, loss):
@@ -58,7 +60,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     assert checkpoint.paths(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no json", "bad json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "no json", "bad json", "no state"])
 def test_damaged_newest_falls_back_to_the_one_before(tmp_path, damage):
     saved(tmp_path, 10, value=1.0)
     newest = saved(tmp_path, 20, value=2.0)
@@ -73,6 +75,8 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path, damage):
         state.write_bytes(b"")
     elif damage == "no json":
         told.unlink()  # as a run leaves it that is killed while it saves
+    elif damage == "no state":
+        state.unlink()
     else:
         told.write_text("{}")
     said = []
@@ -83,8 +87,42 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path, damage):
         assert said == []
     else:
         assert len(said) == 1
-        assert said[0].startswith(f"{newest}: damaged (")
-        assert said[0].endswith("); trying the one before")
+        assert said[0].startswith(f"WARNING: {newest}/")
+        assert said[0].endswith(". Trying the checkpoint before")
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize("file", ["checkpoint.json", "state.npz"])
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_newest_that_cannot_be_read_is_no_damage_and_stays(cloud, monkeypatch, file, status):
+    """To go on from the one before would throw away what was trained since, for a server that is busy."""
+    monkeypatch.setattr(gcs, "PATIENCE", 0.1)
+    monkeypatch.setattr(gcs, "FIRST_PATIENCE", 0.1)
+    folder = "gs://bucket/checkpoints"
+    saved(folder, 10)
+    newest = saved(folder, 20)
+    before = cloud.storage.objects("bucket")
+    # Only reads fail: as listings have it, all is there.
+    fault = cloud.fail(lambda request: request.method == "GET" and request.path.endswith(file), status, times=1000)
+    said = []
+    with pytest.raises(RemaskError, match=f"{newest}/{file}") as refused:
+        checkpoint.latest(folder, say=said.append)
+    assert not isinstance(refused.value, Damaged)
+    assert said == []
+    fault.times = 0
+    checkpoint.prune(folder, newest=10, keep=1, best_step=None)
+    assert cloud.storage.objects("bucket") == before
+
+
+def test_a_state_that_the_disk_does_not_give_is_no_damage(tmp_path):
+    saved(tmp_path, 10)
+    newest = tmp_path / "step-00000020"
+    saved(tmp_path, 20)
+    (newest / "state.npz").unlink()
+    (newest / "state.npz").symlink_to("/proc/self/mem")  # whose first byte cannot be read: EIO
+    with pytest.raises(RemaskError, match=r"state\.npz: ") as refused:
+        checkpoint.latest(str(tmp_path), say=pytest.fail)
+    assert not isinstance(refused.value, Damaged)
 
 
 def test_no_checkpoint_is_not_an_error_but_only_damaged_ones_are(tmp_path):
@@ -93,18 +131,57 @@ def test_no_checkpoint_is_not_an_error_but_only_damaged_ones_are(tmp_path):
     (tmp_path / "step-00000010" / "state.npz").unlink()
     with pytest.raises(RemaskError) as refused:
         checkpoint.latest(str(tmp_path), say=lambda line: None)
-    assert str(refused.value) == (
-        f"{tmp_path}: none of its 1 checkpoints can be read; remove the folder to start the run again"
-    )
+    assert str(refused.value) == f"{tmp_path}: all 1 checkpoints are damaged; remove it to start the run again"
 
 
-def test_checkpoint_of_another_model_changes_nothing(tmp_path):
+def test_every_digit_of_what_a_checkpoint_says_counts(tmp_path):
+    path = saved(tmp_path, 20)
+    file = tmp_path / "step-00000020" / "checkpoint.json"
+    text = file.read_text()
+    places = [place for place, letter in enumerate(text) if letter.isdigit()]
+    assert len(places) > 30
+    for place in places:
+        file.write_text(f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}")
+        with pytest.raises(Damaged, match=r"checkpoint\.json: "):
+            checkpoint.read_json(path)
+
+
+def test_the_folder_of_a_checkpoint_must_be_that_of_its_step(tmp_path):
+    saved(tmp_path, 20).replace("20", "30")
+    (tmp_path / "step-00000020").rename(tmp_path / "step-00000030")
+    with pytest.raises(Damaged, match=r"step-00000030/checkpoint\.json: it is that of step 20, expected 30"):
+        checkpoint.read_json(f"{tmp_path}/step-00000030")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model/b": keras.Variable([3.0])}, "model/b: expected float32 [1], found nothing"),
+        ({"model/a": keras.Variable([3.0], name="a")}, "model/a: expected float32 [1], found float32 [1, 2]"),
+        ({"optimizer/step": keras.Variable(7.0)}, "optimizer/step: expected float32 [], found int64 []"),
+        ({"optimizer/step": keras.Variable(7, dtype="int32")}, "optimizer/step: expected int32 [], found int64 []"),
+        ({"model/a": None}, "model/a: expected nothing, found float32 [1, 2]"),
+    ],
+)
+def test_checkpoint_of_another_model_changes_nothing(tmp_path, change, line):
     _, state = checkpoint.read(saved(tmp_path, 1))
-    other = {**variables(), "model/b": keras.Variable([3.0])}
+    other = {name: variable for name, variable in {**variables(), **change}.items() if variable is not None}
+    other["model/c"] = keras.Variable([4.0])
+    before = {name: variable.numpy().tolist() for name, variable in other.items()}
     with pytest.raises(RemaskError) as refused:
-        checkpoint.restore(other, state, name="out/run")
-    assert str(refused.value) == "out/run: model/b is nothing, the model expects (1,)"
-    assert other["model/a"].numpy().tolist() == [[0.0, 2.0]]
+        checkpoint.restore(other, state, name="run/step-1")
+    said = str(refused.value).splitlines()
+    assert said[0] == "run/step-1: 2 of its variables do not fit the model:"
+    assert f"  {line}" in said
+    assert "  model/c: expected float32 [1], found nothing" in said
+    assert {name: variable.numpy().tolist() for name, variable in other.items()} == before
+
+
+def test_the_optimizer_is_left_alone_where_only_the_model_is_wanted(tmp_path):
+    _, state = checkpoint.read(saved(tmp_path, 1, value=5.0))
+    model = {"model/a": variables()["model/a"]}
+    checkpoint.restore(model, state, name="run")
+    assert model["model/a"].numpy().tolist() == [[5.0, 2.0]]
 
 
 def test_best_is_the_lowest_after_the_start():
@@ -117,20 +194,42 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
     for step in (5, 10, 15, 20):
         saved(tmp_path, step)
     (tmp_path / "step-00000017").mkdir()
-    (tmp_path / "step-00000017" / "state.npz.partial").write_bytes(b"half")
+    (tmp_path / "step-00000017" / "state.npz.0123abcd.partial").write_bytes(b"half")
     checkpoint.prune(str(tmp_path), newest=20, keep=2, best_step=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000015", "step-00000020"]
     checkpoint.prune(str(tmp_path), newest=20, keep=1, best_step=None)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000020"]
 
 
-def test_prune_never_keeps_a_damaged_one_in_place_of_the_one_just_saved(tmp_path):
-    saved(tmp_path, 10)
-    (tmp_path / "step-00000020").mkdir()
-    (tmp_path / "step-00000020" / "checkpoint.json").write_text("{}")
-    newest = saved(tmp_path, 15)  # the run was continued from step 10, and is stopped again
-    checkpoint.prune(str(tmp_path), newest=15, keep=1, best_step=None)
-    assert checkpoint.paths(str(tmp_path)) == [newest]
+def test_prune_leaves_what_it_cannot_read_and_what_is_not_ours(tmp_path):
+    for step in (10, 15, 20):
+        saved(tmp_path, step)
+    (tmp_path / "step-00000010" / "checkpoint.json").write_text("{}")
+    (tmp_path / "step-00000020" / "checkpoint.json").write_text("{}")  # the run was continued from step 15
+    for name in ("step-00000010-mine", "step-10", "step-00000012", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.npz").write_bytes(b"half")
+    (tmp_path / "step-00000012" / "notes.txt").write_text("mine")
+    saved(tmp_path, 18)
+    checkpoint.prune(str(tmp_path), newest=18, keep=1, best_step=None)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "step-00000010",
+        "step-00000010-mine",
+        "step-00000012",
+        "step-00000018",
+        "step-00000020",
+        "step-10",
+        "mine",
+    }
+
+
+def test_a_checkpoint_that_is_removed_is_none_from_the_first_moment_on(tmp_path, monkeypatch):
+    for step in (5, 10):
+        saved(tmp_path, step)
+    removed = []
+    monkeypatch.setattr(storage, "remove", lambda path: removed.append(path) or disk.remove(path))
+    checkpoint.prune(str(tmp_path), newest=10, keep=1, best_step=None)
+    assert removed == [f"{tmp_path}/step-00000005/checkpoint.json", f"{tmp_path}/step-00000005"]
 
 
 def test_a_folder_may_be_called_what_a_pattern_is(tmp_path):
@@ -153,7 +252,7 @@ def test_whatever_bit_of_an_archive_flips_is_damage_or_harmless(tmp_path, bit):
         file.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
         try:
             found = checkpoint.read(path)[1]
-        except RemaskError:
+        except Damaged:
             continue
         # A date, or a size that is said twice; that an entry is gone is seen by `restore`.
         assert all(np.array_equal(value, expected[name]) for name, value in found.items())

@@ -3,6 +3,7 @@ import os
 import signal
 
 import pytest
+import tensorflow as tf
 
 from records.errors import RemaskError
 from trainer.checkpoint import Evaluation
@@ -81,6 +82,40 @@ def test_what_will_be_done_again_is_forgotten(tmp_path, start_step, evaluated, k
         file.write('{"step": 1')  # killed while it wrote
     with Progress(str(tmp_path), start_step=start_step, train_steps=20, evaluated=evaluated):
         assert steps(tmp_path) == kept
+
+
+def scalars(tmp_path) -> list[tuple[int, str]]:
+    """Return step and tag of all that TensorBoard would show."""
+    found = []
+    for path in sorted((tmp_path / "tensorboard").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            found += [(event.step, value.tag) for value in event.summary.value]
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("start_step", "evaluated"), [(10, (0, 10)), (10, (0,)), (0, ()), (20, (0, 10, 20))])
+def test_tensorboard_shows_each_step_once(tmp_path, start_step, evaluated):
+    def do(progress, after, measured):
+        for step in (0, 10, 20):
+            if step > after:
+                progress.record(training(step))
+            if step not in measured:
+                progress.record_evaluation(Evaluation(step, 2.0, 7.4, 0.5, 0.8, 99))
+
+    with Progress(str(tmp_path), start_step=0, train_steps=20) as progress:
+        do(progress, 0, ())
+    once = scalars(tmp_path)
+    assert {step for step, _ in once} == {0, 10, 20}
+    (written,) = (tmp_path / "tensorboard").iterdir()
+    with written.open("ab") as file:
+        file.write(b"\x07\x00")  # killed while it wrote
+    notes = tmp_path / "tensorboard" / "notes.txt"
+    notes.write_text("mine")
+    with Progress(str(tmp_path), start_step=start_step, train_steps=20, evaluated=evaluated) as progress:
+        do(progress, start_step, evaluated)
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    assert scalars(tmp_path) == once
 
 
 def test_damaged_line_in_the_middle(tmp_path):

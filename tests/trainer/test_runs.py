@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -17,20 +18,37 @@ def begun(tmp_path, **options):
 def test_run_is_read_as_it_was_written(tmp_path):
     options, run = begun(tmp_path)
     assert runs.load(str(tmp_path)) == run
-    assert run["options"]["probes"] == list(options.probes)
-    assert ModelConfig(**run["model"]) == CONFIG
+    assert (run.options, run.model) == (options, CONFIG)
     assert runs.load(str(tmp_path / "elsewhere")) is None
 
 
-def test_damaged_run_json(tmp_path):
-    (tmp_path / "run.json").write_text("{")
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda run: "{", "line 1"),
+        (lambda run: [], "expected a JSON object"),
+        (lambda run: {**run, "global_batch_size": 0.5}, "global_batch_size: found 0.5, expected "),
+        (lambda run: {**run, "manifest": None}, "manifest: found null, expected "),
+        (lambda run: {**run, "model": {**run["model"], "hidden_size": "16"}}, "model.hidden_size: found "),
+        (lambda run: {**run, "options": {**run["options"], "train_steps": 0}}, "train_steps: found 0, expected "),
+        (lambda run: {**run, "options": {**run["options"], "unknown": 1}}, "options.unknown: "),
+        (lambda run: {key: run[key] for key in run if key != "model"}, "model: found nothing"),
+    ],
+)
+def test_damaged_run_json(tmp_path, damage, found):
+    begun(tmp_path)
+    damaged = damage(json.loads((tmp_path / "run.json").read_text()))
+    (tmp_path / "run.json").write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
     with pytest.raises(RemaskError) as refused:
         runs.load(str(tmp_path))
-    assert str(refused.value) == f"{tmp_path}/run.json: damaged; remove {tmp_path} to start the run again"
+    assert str(refused.value).startswith(f"{tmp_path}/run.json: ")
+    assert found in str(refused.value)
+    assert str(refused.value).endswith(f"or remove {tmp_path} to start the run again")
 
 
 def test_checkpoints_without_run_json_are_not_written_over(tmp_path):
-    run = {"options": {}, "manifest": "", "model": {}, "global_batch_size": 64}
+    _, run = begun(tmp_path)
+    (tmp_path / "run.json").unlink()
     checkpoint.save(f"{tmp_path}/checkpoints", checkpoint.Checkpoint(5, run, ()), {})
     with pytest.raises(RemaskError) as refused:
         runs.resume(TrainOptions(run_dir=str(tmp_path)), manifest_digest="a" * 64, say=print)
@@ -38,6 +56,29 @@ def test_checkpoints_without_run_json_are_not_written_over(tmp_path):
         f"{tmp_path}: found checkpoints (1) and no run.json; copy that file back, which says what they belong to, or "
         f"remove {tmp_path}/checkpoints to start the run again"
     )
+
+
+@pytest.mark.parametrize("left", ["whole", "damaged", "half a checkpoint"])
+def test_a_run_without_a_checkpoint_is_begun_anew_whatever_it_was(tmp_path, left):
+    options, _ = begun(tmp_path, global_batch_size=512)
+    if left == "damaged":
+        (tmp_path / "run.json").write_text("{")
+    if left == "half a checkpoint":
+        (tmp_path / "checkpoints" / "step-00000005").mkdir(parents=True)
+        (tmp_path / "checkpoints" / "step-00000005" / "state.npz").write_bytes(b"half")
+    smaller = dataclasses.replace(options, global_batch_size=64, seed=7)
+    assert runs.resume(smaller, manifest_digest="b" * 64, say=pytest.fail) is None
+    run = runs.begin(smaller, manifest_digest="b" * 64, config=CONFIG, global_batch_size=64)
+    assert runs.load(str(tmp_path)) == run
+    assert run.options == smaller
+
+
+def test_a_model_that_was_exported_is_not_lost_with_the_checkpoints(tmp_path):
+    options, _ = begun(tmp_path)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "README.md").write_text("the card")
+    with pytest.raises(RemaskError, match=r"found an exported model and no checkpoints.*give another RUN"):
+        runs.resume(options, manifest_digest="a" * 64, say=pytest.fail)
 
 
 def test_every_option_is_either_continuable_or_refused(tmp_path):
@@ -64,10 +105,12 @@ def test_other_data_is_refused(tmp_path):
 
 
 def test_other_global_batch_is_refused(tmp_path):
-    options, _ = begun(tmp_path, per_replica_batch_size=32)
+    options, run = begun(tmp_path, per_replica_batch_size=32)
+    asked = {"manifest_digest": "a" * 64, "config": CONFIG, "global_batch_size": 128}
     with pytest.raises(RemaskError) as refused:
-        runs.begin(options, manifest_digest="a" * 64, config=CONFIG, global_batch_size=128)
+        runs.begin(options, **asked, continued=checkpoint.Checkpoint(5, run, ()))
     assert str(refused.value) == (
         f"{tmp_path}: holds a run with a global batch of 64 sequences; with the replicas that there are now it would "
         f"be 128. Continue it on as many replicas as it had"
     )
+    assert runs.begin(options, **asked).global_batch_size == 128

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file as read_tensors
 
+from records import folder_lock, manifest
 from records.errors import RemaskError
 from records.reader import open_data_set
 from tests import processes
@@ -54,6 +57,16 @@ def whole(options, tmp_path_factory):
     with contextlib.redirect_stdout(said):
         train(run, on_steps=lambda session, steps: traces.add((session.loop.traces, session.evaluate.traces)))
     return run, said.getvalue(), traces
+
+
+def command(run, program=("-m", "trainer")):
+    """Return the command line of a run."""
+    arguments = [
+        f"--{name}={value}"
+        for name, value in vars(run).items()
+        if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
+    ]
+    return [sys.executable, *program, "train", *arguments, "--probes", *run.probes]
 
 
 def last_state(run):
@@ -170,15 +183,9 @@ def test_killed_process_continues_exactly(whole, options, tmp_path):
     """SIGKILL, then SIGTERM, in real processes; then to the end."""
     run = replace(options, run_dir=str(tmp_path / "run"), train_steps=200, checkpoint_every=2, eval_every=75)
     reference = replace(run, run_dir=str(tmp_path / "reference"), checkpoint_every=200)
-    arguments = [
-        f"--{name}={value}"
-        for name, value in vars(run).items()
-        if name != "probes" and value != TrainOptions.__dataclass_fields__[name].default
-    ]
-    command = [sys.executable, "-m", "trainer", "train", *arguments, "--probes", *run.probes]
     for number, step, status in ((signal.SIGKILL, 10, -signal.SIGKILL), (signal.SIGTERM, 30, 128 + signal.SIGTERM)):
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        with processes.started(command, **output, cwd=ROOT) as process:
+        with processes.started(command(run), **output, cwd=ROOT) as process:
             processes.wait_for(lambda step=step: saved(run) >= step, process)
             process.send_signal(number)
             said, _ = processes.ended(process)
@@ -208,6 +215,114 @@ def test_finished_run_whose_export_was_cut_short_exports_again(whole, tmp_path, 
     assert train(run) == 0
     assert weights.read_bytes() == expected
     assert "this run is finished" not in capsys.readouterr().out
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(whole, options, tmp_path):
+    """As one that had no memory for its batch; it must not be held to what did not work."""
+    larger = replace(options, run_dir=str(tmp_path), global_batch_size=40, seed=3, steps_per_loop=1)
+
+    def crash(session, steps):
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        train(larger, on_steps=crash)
+    assert json.loads(Path(tmp_path, "run.json").read_text())["global_batch_size"] == 40
+    run = replace(options, run_dir=str(tmp_path))
+    assert train(run) == 0
+    assert_same_end(run, whole[0])
+    assert [line["step"] for line in lines(run)] == [line["step"] for line in lines(whole[0])]
+
+
+def test_one_command_at_a_time_writes_to_a_run(options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path), steps_per_loop=1)
+    refused = []
+
+    def again(session, steps):
+        if session.step == 3:
+            before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+            with pytest.raises(RemaskError) as second:
+                train(run)
+            refused.append(str(second.value))
+            assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        if session.step == 6:  # after the checkpoint of step 5
+            folder_lock.take(str(tmp_path), what="run", instead="", say=print, take_over=True).release()
+
+    with pytest.raises(RemaskError, match=f"^{tmp_path}: ") as lost:
+        train(run, on_steps=again)
+    assert "has taken it over" in str(lost.value)
+    assert [checkpoint.step_of(path) for path in checkpoint.paths(f"{tmp_path}/checkpoints")] == [5]
+    assert [line["step"] for line in lines(run) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    (said,) = refused
+    assert said.startswith(f"{tmp_path}: another run writes there, begun by ")
+    assert f"'kill {os.getpid()}'" in said
+    assert "RUN=" in said
+
+
+def test_how_often_to_evaluate_and_to_save_may_change(whole, options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path))
+    stop = lambda session, steps: signal.raise_signal(signal.SIGTERM) if session.step >= 7 else None  # noqa: E731
+    assert train(run, on_steps=stop) == 128 + signal.SIGTERM
+    other = replace(run, eval_every=6, checkpoint_every=4, keep_checkpoints=9)
+    assert train(other) == 0
+    found, state = last_state(other)
+    assert [each.step for each in found.evaluations] == [0, 12, 18, 24]
+    kept = {checkpoint.step_of(path) for path in checkpoint.paths(f"{tmp_path}/checkpoints")}
+    assert {8, 12, 16, 20, 24} <= kept
+    expected = last_state(whole[0])[1]
+    assert all(np.array_equal(state[name], expected[name]) for name in expected)
+
+
+def test_training_on_everything_exports_the_last_step_and_says_what_is_not_known(whole, options, tmp_path, capsys):
+    made = manifest.load(options.data)
+    data = tmp_path / "data"
+    shutil.copytree(options.data, data)
+    nothing = replace(made.data, splits={**made.data.splits, "validation": ()}, validation_fraction=0.0)
+    (data / "manifest.json").write_text(replace(made, data=nothing).to_json())
+    run = replace(options, data=str(data), run_dir=str(tmp_path / "run"))
+    assert train(run) == 0
+    said = capsys.readouterr().out
+    assert ", 0 held out\n" in said
+    assert said.count("  we saw the [MASK] again. -> ") == 5
+    assert "\nheld-out: nothing was, " in said
+    assert " exported the model after step 24, the last\n" in said
+    found, state = last_state(run)
+    assert found.evaluations == ()
+    assert not [line for line in lines(run) if "eval_loss" in line]
+    card = Path(run.run_dir, "export", "README.md").read_text()
+    assert "\n\nNone: no text was held out" in card
+    # The weights of the last step, which do not depend on what was measured.
+    expected = last_state(whole[0])[1]
+    assert all(np.array_equal(state[name], expected[name]) for name in expected)
+    words = read_tensors(Path(run.run_dir, "export", "model.safetensors"))["bert.embeddings.word_embeddings.weight"]
+    assert any(np.array_equal(words, value) for value in state.values())
+    assert train(run) == 0
+    assert "this run is finished" in capsys.readouterr().out
+
+
+KILLED_IN_EXPORT = """
+import os, signal, sys, time
+from trainer import __main__, bridge
+from records.command_line import main
+
+def write_checkpoint(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+bridge.write_checkpoint = write_checkpoint
+sys.exit(main("trainer", "", __main__.COMMANDS))
+"""
+
+
+def test_sigterm_in_the_export_ends_as_it_does_in_training(options, tmp_path):
+    run = replace(options, run_dir=str(tmp_path), train_steps=8, eval_every=8, checkpoint_every=8)
+    program = ("-c", KILLED_IN_EXPORT)
+    done = processes.run(command(run, program), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "all 8 steps are saved; run the same command again to export the model\n" in done.stdout
+    assert done.stderr.endswith("terminated\n")
+    assert not Path(tmp_path, "export", "README.md").exists()
+    assert train(run) == 0
+    assert Path(tmp_path, "export", "README.md").exists()
 
 
 def test_other_options_are_refused_with_the_difference(whole):

@@ -16,7 +16,7 @@ import pytest
 
 from records import manifest as manifests
 from trainer import bridge, checkpoint, runs
-from trainer.config import ModelConfig, TrainOptions
+from trainer.config import TrainOptions
 from trainer.model import BertMaskedLM
 from trainer.train import train
 
@@ -165,7 +165,7 @@ def test_weight_decay_shrinks_matrices_by_what_was_asked_for_and_spares_vectors(
     without = trained(replace(options, weight_decay=0.0), tmp_path / "without")
     decayed = trained(replace(options, weight_decay=50.0), tmp_path / "decayed")
     run = runs.existing(str(tmp_path / "without"))
-    fresh = checkpoint.named(BertMaskedLM(ModelConfig(**run["model"]), seed=options.seed))
+    fresh = checkpoint.named(BertMaskedLM(run.model, seed=options.seed))
     assert {len(variable.shape) for variable in fresh.values()} == {1, 2}
     for name, variable in fresh.items():
         lost = 0.01 * 50.0 * variable.numpy() if len(variable.shape) == 2 else 0.0
@@ -179,7 +179,7 @@ def test_what_is_exported_is_the_best_where_the_last_is_worse(plain, tmp_path):
     best = min(found.evaluations[1:], key=lambda each: each.loss)
     assert best.step < found.step == options.train_steps  # or this shows nothing
     _, wanted = checkpoint.read(checkpoint.path_of(runs.checkpoints(str(tmp_path)), best.step))
-    model = BertMaskedLM(ModelConfig(**found.run["model"]), seed=1)
+    model = BertMaskedLM(found.run.model, seed=1)
     bridge.read_checkpoint(model, runs.export(str(tmp_path)))
     for name, variable in checkpoint.named(model).items():
         np.testing.assert_array_equal(variable.numpy(), wanted[name], err_msg=name)
