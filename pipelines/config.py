@@ -52,7 +52,7 @@ class RecordsOptions:
     validation_fraction: float = option(0.05, "share of the texts that is held out", group="output")
     num_shards: int = option(
         0,
-        "shards of the train split, fewer where there are too few texts; 0: some tens of MB each, at least 8",
+        "shards of the train split, fewer where there are too few texts; 0: of 32 MiB each, at least 8",
         group="output",
     )
     compression: str = option("none", "of the shards", group="output", choices=("none", "gzip"))

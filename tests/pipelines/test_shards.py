@@ -38,6 +38,10 @@ def test_no_shard_gets_more_than_the_mean_and_its_heaviest_bucket(size, num_shar
         assert each <= sum(size) / wanted + np.array(size)[shards == number].max() + 1
 
 
+def test_empty_buckets_at_the_end_go_with_the_last_shard():
+    assert shard_of_bucket(np.array([1, 1, 0])).tolist() == [0, 1, 1]
+
+
 def test_a_heavy_bucket_has_a_shard_of_its_own_and_the_others_are_dealt_out_all_the_same():
     size = np.ones(100, np.int64)
     size[40] = 10 * SHARD_BYTES
@@ -56,6 +60,7 @@ def test_padding_counts(max_seq_length, megabytes):
     held = np.bincount(shard_of_bucket(size), weights=size)
     assert held.max() <= SHARD_BYTES + size.max() < 1.05 * SHARD_BYTES
     assert 0.95 * SHARD_BYTES < size.sum() / len(held) <= SHARD_BYTES
+    assert SHARD_BYTES == 32 << 20  # as docs/scale.md says
 
 
 def test_beyond_some_terabytes_shards_grow_and_do_not_get_more():

@@ -18,6 +18,9 @@ def test_a_document_is_known_by_its_text_alone():
 def test_fractions_of_zero_and_one_are_exact():
     assert not held_out(ids_of(1000), validation_fraction=0.0).any()
     assert held_out(ids_of(1000), validation_fraction=1.0).all()
+    least, half = np.zeros((1, 16), np.uint8), np.array([[0] * 15 + [128]], np.uint8)
+    assert not held_out(least, validation_fraction=0.0).any()
+    assert not held_out(half, validation_fraction=0.5).any()
 
 
 def test_the_held_out_share_is_binomial():
