@@ -84,8 +84,7 @@ class Lease:
         """Give it back, if it is still ours."""
         self._ended.set()
         with self._turn, contextlib.suppress(Changed):
-            if not self._lost:
-                storage.remove(self._path, generation=self._generation)
+            storage.remove(self._path, generation=self._generation)
 
     def _renew(self) -> None:
         with self._turn:

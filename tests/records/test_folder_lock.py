@@ -297,8 +297,18 @@ def test_who_takes_over_from_one_that_lives_wins_and_the_other_learns_it(folder)
     second.check()
     assert folder_lock.is_held(folder, second.id)
     assert not folder_lock.is_held(folder, first.id)
+    assert "another run writes there" in refusal(take, folder)
     second.release()
     assert not storage.exists(f"{folder}/.lock")
+
+
+def test_who_gives_back_what_is_anothers_by_now_leaves_it(folder):
+    lock = take(folder)
+    other = take(folder, take_over=True)
+    lock.release()
+    other.check()
+    assert folder_lock.is_held(folder, other.id)
+    other.release()
 
 
 def test_a_lock_that_is_removed_is_lost(folder):
@@ -322,6 +332,12 @@ def test_a_lock_that_outlives_its_holder_lasts_until_it_is_given_back(folder, gr
     assert folder_lock.is_held(folder, lock.id)
     folder_lock.end(folder, lock.id)
     take(folder).release()
+
+
+def test_a_lock_that_outlives_its_holder_does_not_end_with_its_process(folder):
+    left = leave_lock(folder, outlives=True, pid=ended())
+    assert f"begun by {left.user} on {left.host} at {left.since}; wait for it, or " in refusal(take, folder)
+    take(folder, take_over=True).release()
 
 
 def test_a_lock_that_outlives_its_holder_can_be_given_back_by_it_and_taken_over_by_others(folder):
@@ -478,7 +494,10 @@ def test_it_costs_nothing_to_ask_and_is_renewed_where_that_was_not_done_for_long
     assert storage.generation(f"{folder}/.lock") == before
     clock[0] += 1
     lock.check()
-    assert storage.generation(f"{folder}/.lock") != before
+    renewed = storage.generation(f"{folder}/.lock")
+    assert renewed != before
+    lock.check()
+    assert storage.generation(f"{folder}/.lock") == renewed
     lock.release()
 
 
@@ -546,10 +565,10 @@ def test_of_two_that_find_it_dead_at_the_same_time_one_wins(folder, monkeypatch)
 def test_the_background_learns_it_too(folder, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     lock = take(folder)
-    other = take(folder, take_over=True)
+    leave_lock(folder)
     lock._kind._thread.join(LIMIT)
+    assert not lock._kind._thread.is_alive()
     assert "another run has taken it over" in refusal(lock.check)
-    other.release()
 
 
 @pytest.mark.cloud
