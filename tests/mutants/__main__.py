@@ -108,7 +108,7 @@ def _known() -> dict[str, str]:
 
 
 def _digest(tests: Sequence[str]) -> str:
-    return hashlib.sha256(b"".join((ROOT / test).read_bytes() for test in tests)).hexdigest()[:16]
+    return hashlib.sha256(b"".join((ROOT / test.partition("::")[0]).read_bytes() for test in tests)).hexdigest()[:16]
 
 
 def report(done: Sequence[tuple[Mutant, str]]) -> int:
