@@ -206,7 +206,7 @@ class _Kernel:
 
     def is_ours(self) -> bool:
         """Say whether it is still held."""
-        return _leads_to(self._path, self._file)
+        return self._file >= 0 and _leads_to(self._path, self._file)
 
     def write(self, holder: Holder) -> None:
         """Say who holds it."""
@@ -218,20 +218,25 @@ class _Kernel:
     def leave(self) -> None:
         """Let it last, as far as its content says so."""
         os.close(self._file)
+        self._file = -1  # a number that is another file's soon
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
-        with disk.explaining(self._folder), self._quiet():
-            if self.is_ours():
-                os.unlink(self._path)
-            os.close(self._file)
+        if self._file < 0:
+            return
+        try:
+            with disk.explaining(self._folder), self._quiet():
+                if self.is_ours():
+                    os.unlink(self._path)
+        finally:
+            self.leave()
 
     def _locked(self, take_over: bool) -> tuple[int, Holder | None]:
         """Return the file, locked, and what it said."""
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                file = self._attempt()
+                file, is_ours = self._attempt()
             except FileNotFoundError:  # the folder has just been removed, by one who had made it
                 if time.monotonic() > until:
                     raise
@@ -241,7 +246,11 @@ class _Kernel:
                 if left and left.outlives and not take_over:
                     os.close(file)
                     raise Held(left, None)
-                return file, left
+                if is_ours:
+                    return file, left
+                os.unlink(self._path)  # another user's, who is dead: it may be removed, and not written
+                os.close(file)
+                continue
             holder = lease.read(self._path)
             if holder or time.monotonic() > until:
                 if not take_over:
@@ -249,26 +258,23 @@ class _Kernel:
                 return self._replaced(), holder
             time.sleep(_PAUSE)
 
-    def _attempt(self) -> int | None:
-        """Return the file, locked; None where somebody else has, or it is just being given back."""
+    def _attempt(self) -> tuple[int | None, bool]:
+        """Return the file, locked, and whether it may be written; None where somebody else has it locked, or had it."""
         os.makedirs(self._folder, exist_ok=True)
         try:
-            file, ours = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
+            file, is_ours = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
         except PermissionError:
-            file, ours = os.open(self._path, os.O_RDONLY), False
+            file, is_ours = os.open(self._path, os.O_RDONLY), False
         locked = False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = _leads_to(self._path, file)
-            if locked and not ours:  # another user's, who is dead: not to be written, but to be removed
-                os.unlink(self._path)
-                locked = False
         except BlockingIOError:
             pass
         finally:
             if not locked:
                 os.close(file)
-        return file if locked else None
+        return (file if locked else None), is_ours
 
     def _replaced(self) -> int:
         """Return a file of our own, locked, in place of that of a holder who lives."""

@@ -257,7 +257,7 @@ def test_a_lock_that_says_nothing_is_held_as_long_as_any(folder, home, content, 
 @pytest.mark.parametrize("replaced", [ELSEWHERE, {"boot": "before"}, {"namespace": "pid:[1]"}], ids=str)
 def test_whether_one_lives_elsewhere_only_time_tells(folder, home, replaced, grown_old):
     """Another machine may have our name, a container that was started again has it, and the same pids."""
-    left = leave_lock(folder, **replaced)
+    left = leave_lock(folder, pid=ended(), **replaced)  # there is no such process here
     if home != "kernel":
         assert re.search(
             rf"begun by {left.user} on {left.host} at .* ends by itself in (29\d|300|301) s", refusal(take, folder)
@@ -425,20 +425,53 @@ def test_a_lock_of_a_moment_ago_does_not_say_whose_it_is(place, monkeypatch):
         )
 
 
-def test_what_another_user_has_left_is_removed_as_it_may_not_be_written(place, monkeypatch):
-    left = leave_lock(place, pid=ended())
-    before, opened = os.stat(f"{place}/.lock").st_ino, os.open
+@pytest.fixture
+def anothers(place, monkeypatch):
+    """Return a function that leaves a lock which may be removed and read, and not written."""
 
-    def forbidding(path, flags, *mode):
-        if path == f"{place}/.lock" and flags & os.O_RDWR and os.path.exists(path) and os.stat(path).st_ino == before:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(path, flags, *mode)
+    def leave(**replaced):
+        left = leave_lock(place, **replaced)
+        inode, opened = os.stat(f"{place}/.lock").st_ino, os.open
 
-    monkeypatch.setattr(os, "open", forbidding)
+        def forbidding(path, flags, *mode):
+            if flags & os.O_RDWR and os.path.exists(path) and os.stat(path).st_ino == inode:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return opened(path, flags, *mode)
+
+        monkeypatch.setattr(os, "open", forbidding)
+        return left
+
+    return leave
+
+
+def test_what_another_user_has_left_is_removed_as_it_may_not_be_written(place, anothers):
+    left = anothers(pid=ended())
     with folder_lock.held(place, **RUN) as lock:
         lock.check()
         assert lock.id != left.id
     assert not storage.files(place)
+
+
+def test_what_another_users_job_holds_stays(place, anothers):
+    left = anothers(outlives=True)
+    assert f"begun by {left.user} on {left.host} at {left.since}" in refusal(take, place)
+    assert folder_lock.is_held(place, left.id)
+
+
+def test_a_holder_that_is_called_as_we_are_and_has_ended_is_no_hindrance(place):
+    """In a container that is started again all names are as they were, down to the pid."""
+    leave_lock(place)
+    take(place).release()
+
+
+def test_it_is_given_back_once(place):
+    lock = take(place)
+    lock.release()
+    file = os.open(os.path.dirname(place), os.O_RDONLY)  # gets its number
+    lock.release()
+    os.fstat(file)
+    os.close(file)
+    assert "has taken it over" in refusal(lock.check)
 
 
 def test_a_folder_that_vanishes_is_made_again(place, monkeypatch):
