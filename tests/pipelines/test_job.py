@@ -20,7 +20,8 @@ from pipelines.clean import clean
 from pipelines.documents import Shape
 from pipelines.shards import Layout, ShardKey
 from pipelines.split import document_ids, held_out
-from records import command_line, disk, folder_lock, manifest, storage, tfrecord
+from records import command_line, disk, folder_lock, manifest, storage, tfrecord, verify
+from records.config import VerifyOptions
 from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import SPLITS
@@ -208,10 +209,13 @@ def _example_id(payload):
 
 
 @pytest.mark.parametrize("long_text", ["pack", "window", "truncate"])
-def test_shards_are_planned_by_the_bytes_that_they_will_hold(run, tmp_path, monkeypatch, long_text):
+def test_shards_are_planned_by_the_bytes_that_they_will_hold_and_are_as_the_manifest_says(
+    run, tmp_path, monkeypatch, long_text
+):
     monkeypatch.setattr(shards, "SHARD_BYTES", 1000)
     path = write_csv(tmp_path / "a.csv", REVIEWS)
     assert run("--csv", path, "--long_text", long_text, "--validation_fraction", "0.2")[0] == 0
+    assert verify.main(VerifyOptions(f"{tmp_path}/out")) == 0  # the counts of the manifest are those of the shards
     data = data_part(tmp_path / "out")
     frame = Frame(32, data["tokenizer"]["vocab_size"]).size
     windows = 1 if long_text == "truncate" else 4  # of the longest review
