@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -106,6 +109,26 @@ def test_where_nothing_is_held_out_there_is_nothing_to_evaluate_on(trained_run, 
     with pytest.raises(RemaskError) as refused:
         main(EvaluateOptions(data=folder, run_dir=trained_run))
     assert str(refused.value).startswith(f"{folder}: nothing is held out: ")
+
+
+def test_a_loss_beyond_what_a_float_can_exponentiate():
+    assert evaluate.evaluation(1e4, 10.0, 0.0, 0.0, step=0).perplexity == np.exp(700.0)
+
+
+def test_what_does_not_fit_is_refused_before_an_accelerator_is_looked_for(tiny_data_set, trained_run, tmp_path):
+    folder = shutil.copytree(f"{trained_run}/export", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}), encoding="utf-8")
+    with pytest.raises(RemaskError, match=r": max_seq_length is 24, model .* has 8 positions"):
+        main(EvaluateOptions(data=tiny_data_set, model=str(folder), devices=99))
+    with pytest.raises(RemaskError, match=r"^global_batch_size: found 3, expected a multiple of the 2 replicas"):
+        main(EvaluateOptions(data=tiny_data_set, run_dir=trained_run, devices=2, global_batch_size=3))
+
+
+def test_a_model_without_a_run_is_measured_on_the_sample(trained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RemaskError, match=r"^out/sample: no such folder"):
+        main(EvaluateOptions(model=f"{trained_run}/export"))
 
 
 def test_a_run_whose_data_no_other_machine_can_read_is_refused(tiny_data_set, trained_run):

@@ -10,7 +10,7 @@ from tests import processes
 from tests.trainer import made
 from trainer.accelerator import choose_strategy
 from trainer.config import FillMaskOptions, ModelConfig
-from trainer.fill_mask import Filler, Probe, encode, fill, main, table
+from trainer.fill_mask import Filler, Probe, chosen, encode, fill, main, table
 from trainer.model import BertMaskedLM
 
 
@@ -81,6 +81,32 @@ def test_without_probes_there_is_nothing_to_fill(model, toy_tokenizer):
     assert Filler(choose_strategy(), model, (), toy_tokenizer, top_k=3)() == []
 
 
+def test_logits_however_large_become_probabilities(toy_tokenizer):
+    ((one, other),) = chosen(
+        "a [MASK]", np.array([[1e4, *[-1e4] * 29, 1e4 - 1]], np.float32), toy_tokenizer, top_k=2
+    ).masks
+    assert (one.token, other.token) == ("[PAD]", "[unused1]")
+    assert (one.probability, other.probability) == pytest.approx((0.731, 0.269), abs=1e-3)
+
+
+def test_an_id_without_a_token_is_shown_as_one(toy_tokenizer):
+    """A model may have more rows than its tokenizer has tokens."""
+    ((best,),) = chosen("a [MASK]", np.eye(1, 40, 39, dtype=np.float32), toy_tokenizer, top_k=1).masks
+    assert best.token == "id 39"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_no_finite_number_is_refused(toy_tokenizer, value):
+    with pytest.raises(RemaskError, match=r"^text: what the model computes for 'a \[MASK\]' is no finite number"):
+        chosen("a [MASK]", np.array([[1.0, value, *[0.0] * 29]], np.float32), toy_tokenizer, top_k=1)
+
+
+def test_a_text_that_cannot_be_filled_is_refused_before_the_weights_are_read(trained_run, tmp_path):
+    folder = made.changed(f"{trained_run}/export", tmp_path / "nan", made.one_nan)
+    with pytest.raises(RemaskError, match=r"^text: no \[MASK\] in 'nothing'"):
+        main(FillMaskOptions(text="nothing", model=folder))
+
+
 def test_table_of_several_masks(model, toy_tokenizer):
     lines = table(fill(model, "[MASK] a [MASK]", toy_tokenizer, top_k=2)).splitlines()
     assert len(lines) == 1 + 2 * 3 + 1
@@ -91,7 +117,7 @@ def test_command_fills_a_text_and_lines_of_standard_input(trained_run, monkeypat
     main(FillMaskOptions(text="we saw the [MASK].", run_dir=trained_run, top_k=2))
     one = capsys.readouterr().out
     assert len(one.splitlines()) == 4
-    monkeypatch.setattr(sys, "stdin", io.StringIO("we saw the [MASK].\nthe [MASK] was good.\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("we saw the [MASK].\n \nthe [MASK] was good.\n"))
     main(FillMaskOptions(text="-", model=f"{trained_run}/export", top_k=2))
     two = capsys.readouterr().out
     assert two.startswith(one)
