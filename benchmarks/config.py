@@ -87,7 +87,7 @@ class GpuBenchOptions:
     wheels: str = option(GPU_WHEELS, "wheels of what the machine may lack", metavar="DIR")
     device: str = option("gpu", "where to run; on a cpu the figures are worth nothing", choices=("gpu", "cpu"))
     seconds: float = option(345.0, "of all together; what has not come by then is named")
-    limit: float = option(100.0, "seconds of a contender at one length")
+    limit: float = option(150.0, "seconds of a contender at one length")
     figure_seconds: float = option(3.0, "seconds that are measured for one figure")
     peak_tflops: float = option(0.0, "what the device could do at most; 0: looked up by its name")
     commit: str = option("", "of the code, for the result; none: what git says")

@@ -127,7 +127,10 @@ def card() -> str:
     if not shutil.which("nvidia-smi"):
         return ""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    said = subprocess.run(query, check=False, capture_output=True, text=True, timeout=30)
+    try:
+        said = subprocess.run(query, check=False, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # JAX and PyTorch will say what is wrong
+        return ""
     name, _, driver = (said.stdout.splitlines() or [""])[0].partition(", ")
     return f"{name} (driver {driver})" if driver and not said.returncode else ""
 
@@ -201,7 +204,7 @@ def _finish(result: GpuResult, options: GpuBenchOptions, log: Path) -> None:
         print(f"the batches were not of real text: {result.text}")
     if log.exists():
         print(f"what those said that gave no figure is in {log}")
-    if not result.figures:
+    if not result.figures and (result.absent or not result.ceiling_flops):
         raise RemaskError(f"no figure came, in {took}: {_first_reason(result)}; see {log}")
     print(f"made {Path(options.folder) / gpu_result.FILE} in {took}; 'make bench-report' puts it into README.md")
     for name, value in result.headlines().items():
@@ -209,7 +212,7 @@ def _finish(result: GpuResult, options: GpuBenchOptions, log: Path) -> None:
 
 
 def _first_reason(result: GpuResult) -> str:
-    return result.absent[0].reason if result.absent else "nobody was to take part"
+    return result.absent[0].reason if result.absent else "the device's own speed could not be measured"
 
 
 @contextlib.contextmanager

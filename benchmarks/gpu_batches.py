@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from benchmarks.config import GPU_BATCHES, GpuCarryOptions
 from benchmarks.step import CLS, WORDS, make_batch
 from records.errors import RemaskError
-from records.manifest import SYNTHETIC
 
 LONG_TEXT = {"padded": "window", "packed": "pack"}
 """How records are made whose rows are so filled: one window of a text each, or as many as find room."""
@@ -49,6 +48,8 @@ class About:
 
 def make(options: GpuCarryOptions) -> None:
     """Make the file, in the folder of what is to be carried."""
+    from records.manifest import SYNTHETIC  # wants packages that a bare machine has not
+
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}  # to mask them is the CPU's work
     arrays: dict[str, NDArray[Any]] = {}
     text = os.path.basename(options.csv) or SYNTHETIC

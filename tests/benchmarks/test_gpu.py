@@ -1,8 +1,8 @@
 """The benchmark on a GPU, but for its contenders: those here only say what they would have measured."""
 
 import json
+import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +103,13 @@ def test_a_run_without_any_figure_fails_and_says_why(tmp_path):
     assert [one.rows for one in left(tmp_path).absent] == ["padded", "packed"] * 2
 
 
+def test_the_speed_of_the_device_alone_may_be_asked_for(tmp_path):
+    assert gpu.run(options(tmp_path, contender=("ceiling",)), CONTENDERS, CEILING).ceiling_flops == 800e12
+    ill = Contender("a product", f"{MADE}:turns", {"then": "exits"})
+    with pytest.raises(RemaskError, match=r"no figure came, in .*; see "):
+        gpu.run(options(tmp_path, contender=("ceiling",)), CONTENDERS, ill)
+
+
 KILLED = f"""
 import sys
 from benchmarks import gpu
@@ -133,17 +140,14 @@ def test_a_run_that_is_killed_has_left_what_it_had_and_no_process(tmp_path, numb
 
 
 def test_the_command_says_what_there_is_no_gpu_for(tmp_path):
-    """With neither JAX nor PyTorch there is no figure, and the reason is what is missing."""
-    if shutil.which("nvidia-smi"):
-        pytest.skip("there is a GPU")
+    """Without JAX, or with JAX and no GPU that it may see, there is no figure, and the reason is what is missing."""
     command = [sys.executable, "-m", "benchmarks", "gpu", "--contender", "remask", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--length", "16", "--tokens", "16", "--model", "tiny"],
+    done = processes.run(
+        [*command, "--length", "128", "--tokens", "128", "--model", "tiny", "--batches", "random"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert done.returncode == 1
     assert re.search(r"^error: no figure came, in \d+ s: (ModuleNotFound|Runtime)Error: .*", done.stderr, re.MULTILINE)
@@ -158,15 +162,33 @@ def test_it_needs_neither_numpy_nor_a_framework_before_it_is_asked_for():
 
 
 def test_what_measures_needs_no_more_than_a_bare_machine_has():
-    program = (
-        "import sys, benchmarks.gpu, benchmarks.gpu_jax, benchmarks.gpu_torch\n"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
-    done = processes.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    third = set(done.stdout.split()) - set(sys.stdlib_module_names)
-    never = {"tensorflow", "pipelines", "apache_beam", "pydantic", "annotated_types", "tokenizers", "tqdm", "keras"}
-    assert "numpy" in third
-    assert not third & never
+    shows = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+
+    def loaded(program: str) -> set[str]:
+        command = [sys.executable, "-c", f"{program}\n{shows}"]
+        return set(processes.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+
+    found = loaded("import benchmarks.gpu, benchmarks.gpu_jax, benchmarks.gpu_torch")
+    assert found - sys.stdlib_module_names - loaded("import numpy, numpy.random") == {
+        "benchmarks",
+        "records",
+        "trainer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'NVIDIA H100 80GB HBM3, 580.159.04'; echo 'another, 1'", "NVIDIA H100 80GB HBM3 (driver 580.159.04)"),
+        ("echo 'NVIDIA-SMI has failed, because'; exit 9", ""),
+        ("", ""),
+    ],
+)
+def test_the_card_is_what_nvidias_tool_says(tmp_path, monkeypatch, script, expected):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert gpu.card() == expected
 
 
 def test_options():
