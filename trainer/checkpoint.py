@@ -8,7 +8,6 @@ there. The same state gives the same bytes.
 
 import contextlib
 import dataclasses
-import errno
 import json
 import re
 import zipfile
@@ -31,8 +30,9 @@ CHECKPOINT_JSON = "checkpoint.json"
 
 State = Mapping[str, NDArray[Any]]
 
+# OSError: an archive that leads to a place before its begin; what the disk says itself, storage has explained.
 # RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
-_DAMAGE = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -193,15 +193,6 @@ def read(path: str) -> tuple[Checkpoint, State]:
     try:
         with storage.open_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
             return checkpoint, {name: archive[name] for name in archive.files}
-    except RemaskError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno == errno.EINVAL:
-            raise Damaged(f"{file}: {cause}; {_REMOVE}") from error
-        raise
-    except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # an archive that leads to a place that no file has
-            raise Damaged(f"{file}: {error}; {_REMOVE}") from error
-        raise storage.explained(file, error) from error
     except _DAMAGE as error:
         raise Damaged(f"{file}: {error}; {_REMOVE}") from error
 

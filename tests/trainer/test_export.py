@@ -7,11 +7,12 @@ import pytest
 
 from records import manifest
 from records.errors import RemaskError
-from trainer import checkpoint
+from trainer import bridge, checkpoint
 from trainer.config import ExportOptions
 from trainer.export import card, is_final, main
 from trainer.fill_mask import fill
 from trainer.pretrained import find, read_weights
+from trainer.runs import is_complete
 
 
 def test_command_writes_what_the_run_wrote(trained_run, tmp_path, capsys):
@@ -84,6 +85,29 @@ def test_card_says_whether_a_program_made_the_text(trained_run, tiny_data_set):
         text = card(dataclasses.replace(made, data=data), found, example="a [MASK].")
         sentence = "**The text is synthetic: it was made by a program, not written by people.**"
         assert (sentence in text) == synthetic
+
+
+def test_an_export_that_is_interrupted_is_none(trained_run, tmp_path, monkeypatch):
+    """Whatever lay there before: half of one model and half of another must not pass for a model."""
+    out = tmp_path / "out"
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    assert is_complete(str(out))
+    (out / "config.json.0123abcd.partial").write_text("half of what one who was killed wrote")
+
+    def interrupt(model, folder):
+        assert not is_complete(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bridge, "write_checkpoint", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(ExportOptions(run_dir=trained_run, out=str(out)))
+    assert not is_complete(str(out))
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
 
 
 def test_readme_of_another_is_not_replaced(trained_run, tmp_path):
