@@ -425,6 +425,47 @@ def killed(tmp_path, tokenizer_folder):
     return killed
 
 
+BEFORE_THE_MANIFEST = {
+    "while-rows-become-documents": """
+from pipelines import blocks
+def kill(path, content):
+    with storage.open_write(path) as file:
+        file.write(content[:10])
+        file.flush()
+        os.kill(os.getpid(), 9)
+blocks.storage = type("Killing", (), {"write_bytes": staticmethod(kill), "join": storage.join})
+""",
+    "in-the-middle-of-a-shard": """
+from pipelines import shards
+def kill(file, *others, **options):
+    file.write(bytes(100_000))
+    file.flush()
+    os.kill(os.getpid(), 9)
+shards.tfrecord.write = kill
+""",
+    "before-the-manifest": "publish._check_shards = lambda *a: os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("moment", BEFORE_THE_MANIFEST)
+def test_after_a_kill_the_same_command_makes_the_same_bytes_and_leaves_nothing_else(run, tmp_path, killed, moment):
+    path, out = write_csv(tmp_path / "a.csv", [*REVIEWS[:50], ""]), tmp_path / "out"
+    with open(path, "a") as file:
+        file.write("1,too,many,fields\n")
+    assert run("--csv", path, out="undisturbed")[0] == 0
+    killed(BEFORE_THE_MANIFEST[moment], "--csv", path)
+    assert {".lock", ".work"} <= {each.name for each in out.iterdir()}
+    assert list(out.rglob("*.partial")) or moment == "before-the-manifest"
+    assert run("--csv", path)[0] == 0
+    made, expected = (
+        {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+        for folder in (out, tmp_path / "undisturbed")
+    )
+    assert data_part(out) == data_part(tmp_path / "undisturbed")
+    made["manifest.json"] = expected["manifest.json"]  # of another job
+    assert made == expected
+
+
 @pytest.mark.parametrize("moment", AFTER_THE_MANIFEST)
 def test_after_a_kill_behind_the_manifest_the_same_command_says_that_the_set_is_whole(run, tmp_path, killed, moment):
     path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"

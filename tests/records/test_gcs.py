@@ -10,7 +10,7 @@ import google_crc32c
 import pytest
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from records import gcs, storage
+from records import gcs, paths, storage
 from records.errors import Changed, RemaskError
 from tests.cloud import gcs as service
 from tests.cloud.cloud import ACCOUNT
@@ -175,6 +175,31 @@ def test_what_is_larger_than_a_part_is_sent_in_several_at_a_time_and_composed(cl
     assert storage.crc32c("gs://bucket/one") == f"{google_crc32c.value(content):08x}"
     write("gs://bucket/two", content)
     assert len(asked(cloud, "POST", "/upload/")) == 6
+
+
+@pytest.mark.parametrize("how", ["in parts", "composed in steps", "appended"])
+def test_what_a_killed_writer_leaves_is_known_as_partial(cloud, monkeypatch, how):
+    """Nothing more gets through from the moment at which all but the last request was answered."""
+    monkeypatch.setattr(gcs, "_PART", MIB)
+    parts = [f"gs://bucket/letters/{number}" for number in range(33)]
+    for part in (*parts, "gs://bucket/lines"):
+        storage.write_bytes(part, b"one\n")
+    before = set(cloud.storage.objects("bucket"))
+    steps = 2 if how == "composed in steps" else 0
+    cloud.fail(lambda request: request.path.endswith("/compose"), 403, nth=steps + 1, times=1000)
+    deletions = cloud.fail(lambda request: "/batch" in request.path, 403, times=1000)
+    call = {
+        "in parts": lambda: write("gs://bucket/one", bytes(2 * MIB + 1), in_parts=True),
+        "composed in steps": lambda: storage.concatenate(parts, "gs://bucket/one"),
+        "appended": lambda: storage.append("gs://bucket/lines", b"two\n"),
+    }[how]
+    assert "is denied" in refusal(call)
+    left = set(cloud.storage.objects("bucket")) - before
+    assert left
+    assert all(map(paths.is_partial, left))
+    deletions.times = 0
+    storage.remove_partial("gs://bucket")
+    assert set(cloud.storage.objects("bucket")) == before
 
 
 def test_large_content_is_sent_in_parts_too_but_not_under_a_condition(cloud, monkeypatch):

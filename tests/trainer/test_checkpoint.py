@@ -1,3 +1,5 @@
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,12 @@ def test_same_state_gives_the_same_bytes(tmp_path):
     for file in ("state.npz", "checkpoint.json"):
         here, there = (tmp_path / name / "step-00000001" / file for name in ("here", "there"))
         assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_variable_may_be_larger_than_four_gigabytes(tmp_path):
+    with zipfile.ZipFile(f"{saved(tmp_path, 1)}/state.npz") as archive:
+        # Zip's version 4.5 is the first that has room for such a size, and it must be left before the size is known.
+        assert {member.extract_version for member in archive.infolist()} == {45}
 
 
 def test_replicas_all_get_what_is_restored(tmp_path):
