@@ -78,7 +78,7 @@ def test_mfu_is_the_same_work_for_all(tmp_path):
     # tiny, 30,522 words, 20 of 128 tokens to predict: 6 * (2 * (128 * (4 * 128² + 2 * 128 * 512) + 2 * 128² * 128)
     # + 20 * (128² + 128 * 30522)) FLOP
     flops = 6 * (2 * (128 * (4 * 128**2 + 2 * 128 * 512) + 2 * 128**2 * 128) + 20 * (128**2 + 128 * 30522))
-    by_name = {one.contender: found.mfu(one) for one in found.figures}
+    by_name = {one.contender: found.mfu(one) for one in found.figures if one.rows == "padded"}
     assert by_name["remask"] == pytest.approx(40 * flops / 1e12)
     assert by_name["they"] == pytest.approx(20 * flops / 1e12)
 
