@@ -261,7 +261,7 @@ def test_an_archive_with_a_wrong_checksum(tmp_path: Path) -> None:
     assert said.startswith(f"{path}: is damaged or ends too early; fetch it again (CRC check failed")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(place=st.integers(0, 1 << 20), bit=st.integers(0, 7), compressed=st.booleans())
 def test_a_flipped_bit_never_escapes_as_anything_but_a_message(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int, compressed: bool
