@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -407,8 +408,8 @@ def test_nobody_appends_to_what_another_writes(cloud):
         (503, "Google Cloud Storage is not well (503: made to fail); run the same command again later"),
         (
             "reset",
-            "the connection to Google Cloud Storage breaks (RemoteDisconnected); look at the network, and at the proxy "
-            "that HTTPS_PROXY names",
+            "the connection to Google Cloud Storage breaks (BY ANY NAME); look at the network, and at the proxy that "
+            "HTTPS_PROXY names",
         ),
         (
             "truncate",
@@ -427,7 +428,10 @@ def test_a_fault_that_stays_is_explained(cloud, kind, fault):
     cloud.storage.put("bucket", "one", b"content")
     assert read("gs://bucket/one") == b"content"
     cloud.fail(is_read, kind, times=1000)
-    assert refusal(read, "gs://bucket/one") == f"gs://bucket/one: {fault}; tried for 1 s"
+    said = refusal(read, "gs://bucket/one")
+    if kind == "reset":  # Python has two names for it: one before the answer began, one in the middle of reading it
+        said = re.sub(r"\((RemoteDisconnected|ConnectionResetError)\)", "(BY ANY NAME)", said)
+    assert said == f"gs://bucket/one: {fault}; tried for 1 s"
     assert len(asked(cloud, path="/download/")) > 2
 
 
