@@ -1,10 +1,9 @@
 """Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from records import manifest, storage, tokenizer
 from records.errors import RemaskError
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
 
 CHANGED = "a shard does not hold as many sequences as the manifest says"
 """What a pipeline asserts not to be. (A file that is cut between two records reads well.)"""
+
+_BLOCK = 2048  # records of which the sum is taken at once: they stay in the processor's cache
+MOST_UNPACKED = 2**31 - 1
+"""Bytes that TensorFlow unpacks of a compressed file; the rest it drops without a word."""
 
 _TOO_FEW = "Input dataset was expected to contain"  # tf.data.experimental.assert_cardinality
 
@@ -62,6 +65,7 @@ def open_data_set(folder: str) -> DataSet:
     for split in SPLITS:
         for shard in opened.manifest.data.splits[split]:
             _check_size(opened, shard, found)
+            _check_unpacked(opened, shard)
     return opened
 
 
@@ -159,9 +163,16 @@ def sum64(rows: "tf.Tensor", frame: Frame) -> "tf.Tensor":
     """Return what `records.frame.Sum64` says of records, uint64; rows are `[N, frame.size]`."""
     import tensorflow as tf
 
-    words = tf.bitcast(tf.reshape(tf.pad(rows, [[0, 0], [0, frame.padding]]), [-1, len(frame.sum_keys), 8]), tf.uint64)
-    sums = tf.reduce_sum(words * frame.sum_keys, 1)
-    return tf.reduce_sum((sums ^ tf.bitwise.right_shift(sums, tf.constant(32, tf.uint64))) * SUM_MULTIPLIER)
+    def add(start: "tf.Tensor", total: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        block = tf.pad(rows[start : start + _BLOCK], [[0, 0], [0, frame.padding]])
+        words = tf.bitcast(tf.reshape(block, [-1, len(frame.sum_keys), 8]), tf.uint64)
+        sums = tf.reduce_sum(words * frame.sum_keys, 1)
+        mixed = (sums ^ tf.bitwise.right_shift(sums, tf.constant(32, tf.uint64))) * SUM_MULTIPLIER
+        return start + _BLOCK, total + tf.reduce_sum(mixed)
+
+    # One block after the other, so that beside the rows there is never more than a block in memory.
+    nothing = (tf.constant(0), tf.constant(0, tf.uint64))
+    return tf.while_loop(lambda start, _: start < tf.shape(rows)[0], add, nothing, parallel_iterations=1)[1]
 
 
 def parse(rows: "tf.Tensor", frame: Frame) -> tuple["tf.Tensor", "tf.Tensor"]:
@@ -195,8 +206,27 @@ def example_ids(rows: "tf.Tensor", frame: Frame) -> "tf.Tensor":
     """Return the `example_id`s of records, int64 `[B]`; rows are uint8 `[B, frame.size]`."""
     import tensorflow as tf
 
-    septets = tf.cast(tf.bitwise.bitwise_and(rows[:, frame.example_id], 0x7F), tf.int64)
-    return tf.reduce_sum(septets * (1 << 7 * np.arange(septets.shape[1])), 1)
+    first, last = frame.example_id.start, frame.example_id.stop - 1
+    numbers = tf.bitcast(rows[:, first:last], tf.uint64)
+    # Two numbers that stand side by side become one, until all eight are: so no more is held than a few words a record.
+    for room in (8, 16, 32):
+        held = room // 8 * 7  # bits of a number, in so much room
+        lower = sum(((1 << held) - 1) << place for place in range(0, 64, 2 * room))
+        moved = tf.bitwise.right_shift(numbers, tf.constant(room - held, tf.uint64))
+        numbers = (numbers & tf.constant(lower, tf.uint64)) | (moved & tf.constant(lower << held, tf.uint64))
+    highest = tf.cast(tf.bitwise.bitwise_and(rows[:, last], 0x7F), tf.int64)
+    return tf.cast(numbers, tf.int64) + highest * (1 << 56)
+
+
+def _check_unpacked(data_set: DataSet, shard: Shard) -> None:
+    """Refuse a compressed shard of which TensorFlow would read a part only."""
+    unpacked = shard.examples * data_set.frame.size
+    if data_set.compression and unpacked > MOST_UNPACKED:
+        raise RemaskError(
+            f"{data_set.path(shard.file)}: {unpacked:,} bytes when unpacked, TensorFlow unpacks {MOST_UNPACKED:,} at "
+            f"most; make the records again with more shards, 'make records CSV=... OUT={shlex.quote(data_set.folder)} "
+            f'ARGS="--overwrite --num_shards N"\', or with --compression none'
+        )
 
 
 def _check_size(data_set: DataSet, shard: Shard, found: Mapping[str, File]) -> None:

@@ -9,6 +9,8 @@ import tensorflow as tf
 from records.errors import RemaskError
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
+from trainer.data import most_memory
+from trainer.memory import GIB
 
 
 def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
@@ -49,6 +51,37 @@ def check_split(data_set: DataSet, split: str) -> None:
             f"validation_fraction: 'make records CSV=... OUT={shlex.quote(data_set.folder)} "
             f'ARGS="--overwrite --validation_fraction 0.05"\''
         )
+
+
+def check_memory(data_set: DataSet, *, shuffle_examples: int, free: int | None) -> None:
+    """Refuse a data set of which more is read at once than there is memory for.
+
+    Args:
+        data_set: the data set.
+        shuffle_examples: sequences that are shuffled together.
+        free: bytes of memory that can be had, or None where that is not known.
+
+    Raises:
+        RemaskError: the largest group of shards is too large.
+    """
+    needed = most_memory(data_set, shuffle_examples)
+    if free is None or needed <= free:
+        return
+    shards, folder = data_set.manifest.data.splits["train"], data_set.folder
+    fits = shuffle_examples
+    while fits and most_memory(data_set, fits) > free:
+        fits //= 2
+    more = 2 * len(shards) * -(-most_memory(data_set, 1) // max(1, free))  # shards differ in size
+    raise RemaskError(
+        f"{folder}: to read {shuffle_examples:,} sequences at once, in whole shards, takes up to "
+        f"{needed / GIB:,.2f} GiB of memory, of which {free / GIB:,.2f} GiB are free; "
+        + (
+            f'give ARGS="--shuffle_examples {fits}" or less, or use a machine with more memory'
+            if fits
+            else f"a single shard is too large: make the records again with more of them, 'make records CSV=... "
+            f'OUT={shlex.quote(folder)} ARGS="--overwrite --num_shards {more}"\', or use a machine with more memory'
+        )
+    )
 
 
 @contextlib.contextmanager

@@ -14,11 +14,17 @@ batches of another shape. The price is to read, to sum and to sort what others t
 128, of which one's own take 3.1. Where 100 chips take 1,500 sequences a second each, that is 6 % of one core of a host,
 and 68 MB a second of reading.
 
+What a host holds in memory is bounded (`most_memory`). Where G is the largest group, in bytes of its records, training
+takes at most 4 G: a group that is consumed; one that is read, twice while its shards are put together or unpacked; and
+what the allocator keeps of it. To this come, twice, the shards that evaluation reads at once, and the blocks being
+masked.
+
 There is no Python in the pipeline: it runs as well on the hosts of a remote TPU.
 """
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +47,8 @@ HELD_OUT = "validation"
 
 FILES_AT_ONCE = 16
 _BLOCK = 2048  # sequences masked at once, whatever the batch: of fewer, the cost of each operation as such shows
+_MASKED_BYTES = 32  # that masking holds for each token of a block
+_GRAPH_BYTES = 64 << 20  # of the pipelines themselves
 
 
 class Share(NamedTuple):
@@ -123,7 +131,8 @@ def train_batches(
         train_steps: steps of the whole run.
         seed: of the order and the masks.
         masking: how much is masked, and how.
-        shuffle_examples: sequences that are shuffled together, at least; two such groups are in memory at a time.
+        shuffle_examples: sequences that are shuffled together, as many whole shards as hold them on average. Of the
+            bytes of such a group up to four times as many are in memory (`most_memory`).
         share: what of them is wanted; all by default.
 
     Returns:
@@ -147,25 +156,47 @@ def train_batches(
         rows = tf.data.Dataset.from_tensor_slices(numbers).map(read, num_parallel_calls=FILES_AT_ONCE)
         place = (group.begins + group.skip) % global_batch_size
 
-        def shuffled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def ordered(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             order = _order(rows, data_set.frame, seed=seed, epoch=group.epoch)[group.skip :]
-            order = _own(order, place, share, global_batch_size)
-            # They are moved about as the bytes they are in their file, which is less to move than their ids would be.
-            return tf.gather(rows, order), tf.fill(tf.shape(order), group.epoch)
+            return rows, _own(order, place, share, global_batch_size), group.epoch
 
-        return rows.rebatch(largest).map(shuffled)
+        return rows.rebatch(largest).map(ordered)
+
+    def shuffled(rows: tf.Tensor, order: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        def block(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # They are moved about as the bytes they are in their file, which is less to move than their ids would be,
+            # and a block at a time, for which no second copy of a group is needed.
+            part = order[start : start + _BLOCK]
+            return tf.gather(rows, part), tf.fill(tf.shape(part), epoch)
+
+        return tf.data.Dataset.range(0, tf.size(order, tf.int64), _BLOCK).map(block)
 
     return (
         plan.flat_map(read_group)
-        .prefetch(1)  # the next group is read and shuffled while this one is consumed
+        .prefetch(1)  # the next group is read while this one is consumed
+        .flat_map(shuffled)
         .rebatch(_BLOCK)
         .map(masked, num_parallel_calls=tf.data.AUTOTUNE)
         .rebatch(share.rows(global_batch_size) // share.replicas, drop_remainder=True)
         .take(parts)
         .apply(tf.data.experimental.assert_cardinality(parts))
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(2 * share.replicas)
         .with_options(_options())
     )
+
+
+def most_memory(data_set: DataSet, shuffle_examples: int) -> int:
+    """Return the bytes of memory that the batches of a run take at most on a host, beside TensorFlow itself.
+
+    >>> from records.frame import Frame
+    >>> Frame(128, 30_522).size * 65_536 * 4 >> 20  # the part of training, with shards that divide 65,536
+    113
+    """
+    shards, frame = data_set.manifest.data.splits, data_set.frame
+    at_once = sorted((shard.examples for shard in shards[HELD_OUT]), reverse=True)[:FILES_AT_ONCE]
+    group = _largest_group(shards["train"], shuffle_examples) if shards["train"] else 0
+    blocks = (os.cpu_count() or 1) * _BLOCK * _MASKED_BYTES * data_set.max_seq_length
+    return (4 * group + 2 * sum(at_once)) * frame.size + blocks + _GRAPH_BYTES
 
 
 def eval_batches(

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from records import paths, storage
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set
-from trainer import commands, versions
-from trainer.config import GLOBAL_BATCH_SIZE, DoctorOptions, ModelConfig, is_remote_tpu
+from trainer import commands, memory, versions
+from trainer.config import GLOBAL_BATCH_SIZE, DoctorOptions, ModelConfig, TrainOptions, is_remote_tpu
 
 _Found = TypeVar("_Found")
 
@@ -21,7 +21,6 @@ _NEEDS = ("remask", "tensorflow", "tensorflow-tpu", "keras", "apache-beam", "goo
 _CHECKPOINT_BYTES = 12  # of a parameter: its value and its two moments
 _TRAIN_BYTES = 16  # and its gradient
 _CHECKPOINTS = 4  # the two newest, the best, and one that is being written
-_GIB = 1 << 30
 
 
 class Machines(NamedTuple):
@@ -77,7 +76,11 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
         config, finding = _guarded("model", _model, options.model, data_set)
         yield finding
     if config is not None:
-        yield from _room(options, config)
+        read = None
+        if not is_remote_tpu(options.tpu):  # whose own hosts read
+            read, finding = _guarded("input", _input, data_set)
+            yield finding
+        yield from _room(options, config, read=read or 0)
 
 
 def parameters(config: ModelConfig) -> int:
@@ -219,19 +222,27 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
-def _room(options: DoctorOptions, config: ModelConfig) -> Iterator[Finding]:
-    """Yield whether the run's checkpoints have room on its disk, and its model in memory."""
+def _input(data_set: DataSet) -> tuple[int, str]:
+    from trainer import checks
+    from trainer.data import most_memory
+
+    together = TrainOptions.shuffle_examples
+    checks.check_memory(data_set, shuffle_examples=together, free=memory.available())
+    needed = most_memory(data_set, together)
+    return needed, f"{together:,} sequences are shuffled together, which takes up to {needed / memory.GIB:,.2f} GiB"
+
+
+def _room(options: DoctorOptions, config: ModelConfig, *, read: int) -> Iterator[Finding]:
+    """Yield whether the run's checkpoints have room on its disk, and its model beside what is read in memory."""
     count = parameters(config)
     if options.run_dir and not storage.is_remote(options.run_dir):
         folder = Path(options.run_dir).absolute()
         held = next(each for each in (folder, *folder.parents) if each.exists())
         yield _enough("disk", str(held), shutil.disk_usage(held).free, count * _CHECKPOINT_BYTES * _CHECKPOINTS)
-    if Path("/proc/meminfo").exists():
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-        yield _enough("memory", "this machine", free, count * _TRAIN_BYTES)
+    if (free := memory.available()) is not None:
+        yield _enough("memory", "this machine", free, count * _TRAIN_BYTES + read)
 
 
 def _enough(about: str, where: str, free: int, needed: int) -> Finding:
-    text = f"{where} has {free / _GIB:,.1f} GiB free, a run takes {needed / _GIB:,.1f} GiB"
+    text = f"{where} has {free / memory.GIB:,.1f} GiB free, a run takes {needed / memory.GIB:,.1f} GiB"
     return Finding(about, text if free >= needed else f"{text}: free some, or choose a smaller model", free >= needed)

@@ -12,12 +12,25 @@ from records import folder_lock, storage
 from records.command_line import make_option
 from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
-from trainer import accelerator, checkpoint, checks, export, fill_mask, lost, notices, pretrained, probes, runs, workers
+from trainer import (
+    accelerator,
+    checkpoint,
+    checks,
+    export,
+    fill_mask,
+    lost,
+    notices,
+    pretrained,
+    probes,
+    runs,
+    workers,
+)
 from trainer.checkpoint import Checkpoint, Evaluation
-from trainer.config import TrainOptions, usual_dtype
+from trainer.config import TrainOptions, is_remote_tpu, usual_dtype
 from trainer.data import HELD_OUT, HeldOut, dealt, train_batches
 from trainer.evaluate import Evaluator
 from trainer.masking import Masking
+from trainer.memory import available
 from trainer.model import BertMaskedLM
 from trainer.optimizer import make_optimizer, make_schedule
 from trainer.progress import Progress, Quiet, duration
@@ -82,6 +95,9 @@ def _train(
         ending = _next(options, example)
         say(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{ending}")
         return 0
+
+    if not is_remote_tpu(options.tpu):  # whose own hosts read
+        checks.check_memory(data_set, shuffle_examples=options.shuffle_examples, free=available())
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")

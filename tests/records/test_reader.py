@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,24 @@ def test_damage_shows_while_reading(tmp_path, compression, change):
 def test_errors_about_something_else_are_not_explained_as_damage():
     for error in (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError):
         assert reader.damaged("out/records", error(None, None, "shapes do not match")) is None
+
+
+def test_a_compressed_shard_that_tensorflow_would_cut_is_refused(tmp_path):
+    opened = reader.open_data_set(made.data_set(tmp_path, train=(7,), compression="gzip"))
+    data = opened.manifest.data
+    (shard,) = data.splits["train"]
+    most = reader.MOST_UNPACKED // opened.frame.size
+    for examples in (most, most + 1):
+        grown = {**data.splits, "train": (replace(shard, examples=examples),)}
+        made.save(opened.folder, replace(opened.manifest, data=replace(data, splits=grown)))
+        if examples == most:
+            reader.open_data_set(opened.folder)
+            continue
+        with pytest.raises(RemaskError) as refused:
+            reader.open_data_set(opened.folder)
+        said = str(refused.value)
+        for text in (shard.file, f"{examples * opened.frame.size:,}", "2,147,483,647", "--num_shards", "--compression"):
+            assert text in said
+        plain = replace(opened.manifest, data=replace(data, splits=grown, compression=""))
+        made.save(opened.folder, plain)
+        reader.open_data_set(opened.folder)

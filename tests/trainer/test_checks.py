@@ -5,8 +5,9 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from records.reader import open_data_set
-from trainer.checks import batch_size, check_data, check_split, errors_explained
+from trainer.checks import batch_size, check_data, check_memory, check_split, errors_explained
 from trainer.config import ModelConfig, TrainOptions
+from trainer.data import most_memory
 
 CONFIG = ModelConfig(31, 16, 1, 2, 32, 24)
 DAMAGED = "{folder}: a shard is damaged, cut short or gone; 'make verify DATA={folder}' finds which, and where"
@@ -102,3 +103,49 @@ def test_global_batch_is_dealt_out_evenly():
     assert batch_size(TrainOptions(), replicas=4) == 64
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 10, expected a multiple of the 4 replicas$"):
         batch_size(TrainOptions(global_batch_size=10), replicas=4)
+
+
+def with_train_shards(data_set, *sizes):
+    data = data_set.manifest.data
+    shards = tuple(
+        replace(data.splits["train"][0], file=f"train-{number}", examples=size) for number, size in enumerate(sizes)
+    )
+    data = replace(data, splits={**data.splits, "train": shards})
+    return replace(data_set, manifest=replace(data_set.manifest, data=data))
+
+
+def test_memory_is_that_of_the_largest_groups_that_there_may_be(data_set):
+    """The two largest of four shards may come together; four times their bytes, and not more of any other."""
+    size = data_set.frame.size
+    small = most_memory(with_train_shards(data_set, 1, 1, 1, 1), 2)
+    large = with_train_shards(data_set, 1_000_001, 1, 3_000_001, 5)
+    assert most_memory(large, 2_000_000) - small == 4 * size * (4_000_002 - 2)
+    assert most_memory(large, 1) - small == 4 * size * (3_000_001 - 2)
+    nothing_held_out = replace(data_set.manifest.data, splits={**data_set.manifest.data.splits, "validation": ()})
+    bare = replace(data_set, manifest=replace(data_set.manifest, data=nothing_held_out))
+    assert most_memory(data_set, 1) - most_memory(bare, 1) == 2 * size * 37
+
+
+def test_more_memory_than_there_is_is_refused_with_what_fits(data_set):
+    large = with_train_shards(data_set, *[10**6] * 8)
+    needed = most_memory(large, 4 * 10**6)
+    check_memory(large, shuffle_examples=4 * 10**6, free=needed)
+    check_memory(large, shuffle_examples=4 * 10**6, free=None)
+    with pytest.raises(RemaskError) as refused:
+        check_memory(large, shuffle_examples=4 * 10**6, free=needed - 1)
+    said = str(refused.value)
+    for text in (data_set.folder, "4,000,000 sequences", f"{needed / 2**30:.2f} GiB", "--shuffle_examples 2000000"):
+        assert text in said
+    check_memory(large, shuffle_examples=2 * 10**6, free=needed - 1)  # what it says to do
+
+
+def test_a_shard_beyond_the_memory_is_refused_with_how_many_to_make(data_set):
+    large = with_train_shards(data_set, 10**8, 10**8)
+    free = most_memory(large, 1) // 2
+    with pytest.raises(RemaskError) as refused:
+        check_memory(large, shuffle_examples=65_536, free=free)
+    said = str(refused.value)
+    assert f"'make records CSV=... OUT={data_set.folder} ARGS=\"--overwrite --num_shards 8\"'" in said
+    check_memory(with_train_shards(data_set, *[2 * 10**8 // 8] * 8), shuffle_examples=65_536, free=free)
+    with pytest.raises(RemaskError):
+        check_memory(large, shuffle_examples=65_536, free=0)

@@ -2,7 +2,10 @@
 
 import functools
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -431,7 +434,7 @@ PLANS = {
     "start": st.integers(0, 500),
     "examples": st.integers(0, 300),
 }
-few = settings(max_examples=25)  # each plan is a graph that is traced anew
+few = settings(max_examples=25, deadline=None)  # each plan is a graph that is traced anew
 
 
 @few
@@ -581,3 +584,52 @@ def test_records_of_another_length_are_an_error(tmp_path):
     path.write_bytes(example.encode(np.zeros((8, 9), int), np.arange(8), Frame(9, 52)).tobytes())
     with pytest.raises(tf.errors.InvalidArgumentError, match=reader.CHANGED):
         stream(opened, train_steps=2)
+
+
+READ_THREE_EPOCHS = """
+import sys
+import numpy as np
+from records.reader import open_data_set
+from tests.records import made
+from trainer.data import train_batches
+from trainer.masking import Masking
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+def read(shards, examples):
+    ids = np.arange(shards * examples)
+    input_ids = np.full((examples, 128), made.FIRST_WORD)
+    held = [made.Records(input_ids, part) for part in np.split(ids, shards)]
+    data_set = open_data_set(made.write(f"{sys.argv[1]}/{shards}x{examples}", {"train": held, "validation": []}))
+    del held, input_ids
+    open("/proc/self/clear_refs", "w").write("5")  # the peak is what is held now
+    before = peak()
+    for _ in train_batches(data_set, global_batch_size=1024, start_step=0, train_steps=3 * len(ids) // 1024, seed=0,
+                           masking=Masking(0.01), shuffle_examples=len(ids)):
+        pass
+    return peak() - before
+
+read(1, 5_000)
+print(read(int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak of memory")
+def test_memory_grows_by_four_times_a_group_at_most(tmp_path):
+    """Of two sizes, each in a process of its own: so what does not grow is not counted."""
+    shards, fewer, more = 16, 128_000, 384_000
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", READ_THREE_EPOCHS, str(tmp_path), str(shards), str(examples // shards)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        ).stdout
+        for examples in (fewer, more)
+    ]
+    grown = int(found[1]) - int(found[0])
+    assert grown <= 4 * (more - fewer) * Frame(128, 52).size

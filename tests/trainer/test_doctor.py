@@ -25,6 +25,7 @@ def test_all_is_well(tiny_data_set, tiny_shape, tmp_path, capsys):
     assert found["shares"].startswith("ok   shares       4 shards, ")
     assert found["shares"].endswith(" MB an epoch, read by the one host; the one replica gets 64 of a batch of 64")
     assert {"accelerator", "memory"} <= set(found)
+    assert found["input"].startswith("ok   input        65,536 sequences are shuffled together, which takes up to 0.")
     assert doctor.main(DoctorOptions(data=tiny_data_set, model=tiny_shape)) == 0
     assert capsys.readouterr().out.endswith("all is well; next: make train\n")
 
