@@ -16,6 +16,7 @@ import pytest
 
 from pipelines import documents, job, shards, tokens
 from pipelines.__main__ import COMMANDS
+from pipelines.blocks import BUCKETS
 from pipelines.clean import clean
 from pipelines.documents import Shape
 from pipelines.shards import Layout, ShardKey
@@ -188,6 +189,12 @@ def test_a_local_run_from_and_into_a_bucket_keeps_its_blocks_here(run, tmp_path,
     )
     assert run("--csv", path, "--out", "gs://bucket/out", "--num_shards", "2", "--overwrite")[0] == 0
     assert len(cloud.storage.objects("bucket", "out/train-")) == 2
+
+
+def test_as_many_shards_as_are_asked_for_are_those_of_the_train_split():
+    shape = Shape("", "", 1, "text", "utf-8", 0.05, 3, Layout(32, "pack", 2, 3, 40, False), "job")
+    plan = job._plan(np.full((len(SPLITS), BUCKETS), 32), shape)
+    assert {split: int(plan[split][-1]) + 1 for split in SPLITS} == {"train": 3, "validation": 8}
 
 
 def test_records_in_a_shard_are_sorted_by_example_id_and_gzip_holds_the_same(run, tmp_path):
