@@ -36,6 +36,7 @@ DEV = [
     "pandas>=2.2",
     "pytest>=8.3",
     "pytest-cov>=6.0",
+    "pytest-randomly>=3.16",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.6",
     "ruff>=0.12",

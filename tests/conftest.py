@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import google_crc32c
+import hypothesis
 import numpy as np
 import pytest
 
@@ -60,6 +61,11 @@ def _clean_environment() -> None:
             del os.environ[name]
     os.environ |= {
         "PYTHONFAULTHANDLER": "1",  # a process that hangs says where, once it is given up
+        # What Google says of Pythons that end is not what a command says; whether it is said depends on the day.
+        "PYTHONWARNINGS": ",".join(
+            f"ignore:You are using a {which}:FutureWarning"
+            for which in ("Python version", "non-supported Python version")
+        ),
         "KERAS_BACKEND": "tensorflow",
         "CUDA_VISIBLE_DEVICES": "-1",  # what the tests compare to the bit is a CPU's
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -88,6 +94,10 @@ def _restore_signals() -> None:
 
 _clean_environment()
 _restore_signals()
+
+# How long an example takes, or is sought, is up to what else the machine does.
+hypothesis.settings.register_profile("remask", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("remask")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

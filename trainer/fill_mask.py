@@ -230,10 +230,12 @@ def table(filled: Filled) -> str:
 
 
 def line(filled: Filled, *, top_k: int = 3) -> str:
-    """Return one line that shows a filled text.
+    r"""Return one line that shows a filled text, and the most probable tokens of each [MASK].
 
-    >>> line(Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film", answer="cat"))
-    'a [MASK] (cat) -> film 0.50, dog 0.25'
+    >>> filled = Filled("a [MASK]", ((Candidate("film", 0.5), Candidate("dog", 0.25)),), "a film", answer="cat")
+    >>> print(line(filled), line(filled, top_k=1), sep="\n")
+    a [MASK] (cat) -> film 0.50, dog 0.25
+    a [MASK] (cat) -> film 0.50
     """
     best = (mask[:top_k] for mask in filled.masks)
     shown = " | ".join(", ".join(f"{each.token} {each.probability:.2f}" for each in mask) for mask in best)

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import errno
 import gzip
 import http.server
 import io
@@ -260,7 +261,7 @@ def test_an_archive_with_a_wrong_checksum(tmp_path: Path) -> None:
     assert said.startswith(f"{path}: is damaged or ends too early; fetch it again (CRC check failed")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(place=st.integers(0, 1 << 20), bit=st.integers(0, 7), compressed=st.booleans())
 def test_a_flipped_bit_never_escapes_as_anything_but_a_message(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int, compressed: bool
@@ -433,6 +434,18 @@ def test_a_source_that_cannot_be_read_is_named_and_not_the_file_that_is_written(
     unreadable.symlink_to("/proc/self/mem")
     source = tmp_path / "in" / name.partition("/")[0]
     assert refusal(source, tmp_path / "imdb.csv") == f"{unreadable}: input/output error"
+
+
+def test_a_disk_that_fails_in_the_middle_of_an_archive_is_not_the_archives_fault(tmp_path, monkeypatch):
+    path, step = tar(tmp_path / "aclImdb.tar", REVIEWS, mode="w"), tarfile.TarFile.next
+
+    def failing(archive):
+        if archive.offset:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return step(archive)
+
+    monkeypatch.setattr(tarfile.TarFile, "next", failing)
+    assert refusal(path, tmp_path / "imdb.csv") == f"{path}: input/output error"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

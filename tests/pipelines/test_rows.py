@@ -185,7 +185,7 @@ def test_a_stream_that_ends_before_its_stop_is_an_error() -> None:
 
 
 @given(data=GARBAGE, block_bytes=st.sampled_from([1, 3, 16, 1 << 18]), columns=st.sampled_from([1, 2, 3]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(data=b'b,c\n\r"', block_bytes=1, columns=2)
 def test_any_bytes_are_read_as_strict_csv_reads_them(data: bytes, block_bytes: int, columns: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

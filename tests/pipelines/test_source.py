@@ -89,7 +89,6 @@ def test_the_column_is_known_by_its_name(folder: Path) -> None:
     piece_bytes=PIECE_BYTES,
     block_bytes=BLOCK_BYTES,
 )
-@settings(deadline=None)
 def test_what_csv_writes_is_read_back(
     folder: Path, rows: list[tuple[str, str]], style: tuple[str, str], final: bool, piece_bytes: int, block_bytes: int
 ) -> None:
@@ -177,7 +176,7 @@ def test_text_that_does_not_decode_is_read_as_iso_8859_1(folder: Path) -> None:
 @given(
     data=GARBAGE, block_bytes=BLOCK_BYTES, most=st.sampled_from([4, 9, 64 << 20]), extra=st.sampled_from([0, 1, 100])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_each_line_belongs_to_one_row_whatever_the_limits(
     folder: Path, data: bytes, block_bytes: int, most: int, extra: int
 ) -> None:

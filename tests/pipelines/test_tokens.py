@@ -39,7 +39,7 @@ def each(encoded):
     return [encoded.ids[start:end].tolist() for start, end in zip([0, *ends], ends, strict=False)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(texts=st.lists(st.text(max_size=60) | st.sampled_from(TEXTS), max_size=8))
 def test_ids_are_those_of_encode_batch(toy, texts):
     found = encode(toy, texts)

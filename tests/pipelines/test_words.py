@@ -111,13 +111,13 @@ def lasting(artifact):
     return encoder(artifact)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts=st.lists(TEXTS, max_size=6))
 def test_any_texts_have_the_ids_of_huggingface(artifact, lasting, texts):
     check_same(artifact, lasting(texts), texts)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches=st.lists(st.lists(TEXTS, max_size=4), max_size=4), max_bytes=st.integers(0, 3000))
 def test_so_they_do_when_the_memory_starts_anew(artifact, batches, max_bytes):
     lowercase = json.loads(artifact.tokenizer_json)["normalizer"]["lowercase"]

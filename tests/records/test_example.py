@@ -42,7 +42,7 @@ def by_tensorflow(input_ids: list[int], example_id: int) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SEQUENCES)
 def test_protobuf_reads_a_record(sequences):
     rows, ids, frame = columns(sequences)
@@ -51,7 +51,7 @@ def test_protobuf_reads_a_record(sequences):
         assert tf.train.Example.FromString(payload).SerializeToString(deterministic=True) == by_tensorflow(row, id_)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEQUENCES)
 def test_tensorflow_parses_records_one_by_one_and_together(sequences):
     rows, ids, frame = columns(sequences)
@@ -75,7 +75,7 @@ def test_any_reader_of_tfrecords_reads_the_file_and_finds_its_crcs_right(tmp_pat
     assert path.read_bytes() == b"".join(map(tfrecord.framed, expected))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEQUENCES)
 def test_what_is_written_is_what_is_read(sequences):
     rows, ids, frame = columns(sequences)
@@ -127,7 +127,7 @@ def test_a_number_without_room_is_refused(token, id_):
         encode(np.array([[101, token, 102, 0]]), np.array([id_]), Frame(4, BERT))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SEQUENCES)
 def test_what_is_encoded_is_decoded(sequences):
     rows, ids, frame = columns(sequences)

@@ -44,7 +44,7 @@ def checksum(*parts: np.ndarray, frame: Frame) -> str:
     return total.hexdigest()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.sampled_from([100, 5_000, BERT, 2**22]), st.integers(0, 9))
 def test_tensorflow_finds_the_same_checksum(length, vocab_size, count):
     frame = Frame(length, vocab_size)

@@ -29,7 +29,7 @@ def refusal(content: bytes, *, compress: bool = False) -> str:
     return str(caught.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(PAYLOADS)
 def test_file_is_that_of_tensorflow(tmp_path_factory, payloads):
     path = str(tmp_path_factory.mktemp("tfrecord") / "by_tensorflow")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 from safetensors.numpy import load_file, save_file
@@ -452,7 +452,6 @@ def test_config_json_describes_the_model(tmp_path: Path):
     assert list(config) == sorted(config)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 9), st.floats(0, 0.9), st.integers(0, 99))
 def test_config_json_gives_the_shape_back(size: int, heads: int, layers: int, rate: float, cls_token_id: int):
     config = ModelConfig(

@@ -434,7 +434,7 @@ PLANS = {
     "start": st.integers(0, 500),
     "examples": st.integers(0, 300),
 }
-few = settings(max_examples=25, deadline=None)  # each plan is a graph that is traced anew
+few = settings(max_examples=25)  # each plan is a graph that is traced anew
 
 
 @few

@@ -64,7 +64,7 @@ def test_sums_of_parts_are_the_sums_of_the_whole():
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=7, max_size=7), st.integers(0, 6))
 def test_rank_is_the_place_in_top_k(scores, token):
     order = tf.math.top_k(tf.constant(scores), 7).indices.numpy().tolist()

@@ -467,7 +467,7 @@ def whole_word_masker(rate: float) -> Masker:
 ROW = st.lists(st.sampled_from([0, 1, 2, 8, 9, 10, 11, 13, 15]), min_size=TOY, max_size=TOY)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(ROW, min_size=8, max_size=8), st.integers(0, 2**62), st.sampled_from([0.01, 0.15, 0.4, 0.8, 1.0]))
 def test_whole_words_are_those_that_bert_would_choose(rows, first_id, rate):
     input_ids, example_id = np.array(rows, np.int32), first_id + np.arange(len(rows))

@@ -51,7 +51,7 @@ def test_segments_are_int32_of_the_shape_of_the_ids():
         assert keras.backend.standardize_dtype(tensor.dtype) == "int32"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 4), max_size=5), st.integers(0, 3))
 def test_segments_are_counted_from_one_and_positions_from_zero(lengths: list[int], padding: int):
     ids = [id_ for length in lengths for id_ in [CLS, *[7] * length, SEP]] + [0] * padding

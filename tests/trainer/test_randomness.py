@@ -35,7 +35,7 @@ def in_plain_python(purpose: str, seed: int, epoch: int, example_id: int, counte
     return mix((key + counter * golden) % 2**64)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(["mask", "order"]),
     st.integers(-(2**70), 2**70),
