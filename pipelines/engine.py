@@ -17,6 +17,7 @@ import pipelines
 from pipelines.config import RecordsOptions
 from pipelines.progress import Progress
 from records import storage
+from records.command_line import Terminated
 from records.errors import RemaskError
 
 
@@ -85,8 +86,8 @@ def run(build: Build, options: RecordsOptions, *, job: str, blocks: str, total_b
             with Progress(blocks, options.folder, total_bytes=total_bytes):
                 _run_here(build, options)
     except Exception as error:
-        if str(error).startswith("KeyboardInterrupt"):  # Beam makes a RuntimeError of it
-            raise KeyboardInterrupt from None
+        if interrupt := _interrupt(error):
+            raise interrupt from None
         if "Channel closed prematurely" in str(error):
             raise RemaskError(
                 "a worker process was killed, most likely for lack of memory; use fewer processes, as with PROCESSES=1"
@@ -119,6 +120,18 @@ def message(error: object) -> str:
     found = re.search(r"records\.errors\.(?:RemaskError|Changed): (.*)", str(error))
     said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
     return said.split(" [while running ")[0]
+
+
+def _interrupt(error: Exception) -> KeyboardInterrupt | None:
+    """Return the interrupt of which Beam has made an error of its own, as of all that is raised while it runs a step.
+
+    >>> _interrupt(RuntimeError("records.command_line.Terminated [while running 'Documents']"))
+    Terminated()
+    >>> _interrupt(RuntimeError("KeyboardInterrupt [while running 'Shards']"))
+    KeyboardInterrupt()
+    """
+    found = re.match(r"(?:[\w.]+\.)?(KeyboardInterrupt|Terminated)\b", str(error))
+    return None if found is None else Terminated() if found[1] == "Terminated" else KeyboardInterrupt()
 
 
 def _run_here(build: Build, options: RecordsOptions) -> None:

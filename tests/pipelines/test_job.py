@@ -421,13 +421,16 @@ Lock.release = lambda self: os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def killed(tmp_path, tokenizer_folder):
-    """Return a function that runs `make records` in a process which is killed at some point."""
+    """Return a function that runs `make records` in a process to which a signal comes at some point."""
 
-    def killed(patch, *arguments):
+    def killed(patch, *arguments, number=signal.SIGKILL):
         argv = ["records", "--out", str(tmp_path / "out"), "--max_seq_length", "32", "--tokenizer", tokenizer_folder]
+        patch = patch.replace("os.getpid(), 9", f"os.getpid(), {number:d}")
         command = [sys.executable, "-c", KILLED.format(patch=patch), *argv, *map(str, arguments)]
         done = processes.run(command, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        status = -number if number == signal.SIGKILL else 128 + number
+        assert done.returncode == status, done.stderr
+        return done.stdout, done.stderr
 
     return killed
 
@@ -452,6 +455,23 @@ shards.tfrecord.write = kill
 """,
     "before-the-manifest": "publish._check_shards = lambda *a: os.kill(os.getpid(), 9)",
 }
+
+
+@pytest.mark.parametrize(
+    ("number", "moment", "said"),
+    [
+        (signal.SIGTERM, "while-rows-become-documents", "terminated"),
+        (signal.SIGTERM, "in-the-middle-of-a-shard", "terminated"),
+        (signal.SIGINT, "in-the-middle-of-a-shard", "interrupted"),
+    ],
+)
+def test_a_job_that_is_told_to_stop_gives_its_folder_back_and_says_no_more(tmp_path, killed, number, moment, said):
+    """Beam makes an error of its own of whatever is raised while it runs a step."""
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
+    assert killed(BEFORE_THE_MANIFEST[moment], "--csv", path, number=number)[1].splitlines()[-1:] == [said]
+    left = {each.name for each in (tmp_path / "out").iterdir()}
+    assert left <= {"tokenizer.json", "tokenizer_config.json", ".work"}
+    assert not list((tmp_path / "out").rglob("*.partial"))
 
 
 @pytest.mark.parametrize("moment", BEFORE_THE_MANIFEST)
