@@ -10,6 +10,7 @@ TESTS = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 READY := $(VENV)/ready
 PARITY := $(VENV)/ready-parity
 MUTANTS := $(VENV)/ready-mutants
+LOWEST := .venv-lowest/ready
 PEERS := .venv-peers/ready
 TPU_COMPILER := .venv-tpu/ready
 
@@ -29,7 +30,7 @@ TPU_FLAGS = $(call flag,TPU,tpu) $(call flag,ZONE,zone) $(call flag,PROJECT,proj
 BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS,rounds)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-slow mutants check format \
+.PHONY: help setup imdb records verify show train evaluate export fill-mask doctor test cloud-test test-lowest test-slow mutants check format \
 	clean bench bench-records bench-input bench-cloud bench-step bench-gpu bench-gpu-carry bench-report tpu-check
 
 help: ## show this list
@@ -88,6 +89,18 @@ test: $(READY) ## run the tests, doctests included
 
 cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, which they bring along on loopback
 	@$(TESTS) -m "cloud and not slow" --cloud-log=out/cloud-test.log $(ARGS)
+
+test-lowest: PY := .venv-lowest/bin/python
+test-lowest: $(LOWEST) ## run the tests with the lowest versions that setup.py allows, on Python 3.10 to 3.12 [PYTHON=python3]
+	@$(TESTS) -m "not slow" $(ARGS)
+
+$(LOWEST): setup.py
+	@echo "Setting up .venv-lowest with $$($(PYTHON) --version) and the lowest versions that setup.py allows: about 3 GB, once."
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		--editable '.[train,dev]'
+	@touch $@
 
 test-slow: $(PARITY) $(TPU_COMPILER) ## run the tests that need minutes, PyTorch or real data (see CONTRIBUTING.md)
 	@$(PY) -m pytest -m slow --timeout 3600 -o faulthandler_timeout=4000 $(ARGS)

@@ -61,6 +61,16 @@ def test_another_python_has_an_environment_of_its_own():
     assert ".venv/" not in done.stdout
 
 
+def test_the_lowest_versions_have_an_environment_of_their_own():
+    asked = ["make", "--dry-run", "--no-print-directory", "test-lowest", "PYTHON=python3.99", "ARGS=-k it"]
+    done = processes.run([*asked, "-W", "setup.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "python3.99 -m venv .venv-lowest\n" in done.stdout
+    assert "--python .venv-lowest/bin/python --resolution lowest-direct" in done.stdout
+    assert ".venv-lowest/bin/python -m pytest" in done.stdout
+    assert '-m "not slow" -k it\n' in done.stdout
+    assert ".venv/" not in done.stdout
+
+
 def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     described = [line.partition(":")[0] for line in lines if re.match(r"[a-z-]+:.*## ", line)]

@@ -46,6 +46,7 @@ def test_every_make_on_a_page_is_one_that_make_and_the_command_know(page):
     made = (
         ".venv/ready",
         ".venv-3.13/ready",
+        ".venv-lowest/ready",
         ".venv/ready-parity",
         ".venv-peers/ready",
         ".venv-tpu/ready",
