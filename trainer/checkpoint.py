@@ -33,11 +33,16 @@ State = Mapping[str, NDArray[Any]]
 # OSError: an archive that leads to a place before its begin; what the disk says itself, storage has explained.
 # RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_OPTIMIZER = "optimizer/"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
 class Damaged(RemaskError):
     """The bytes of a checkpoint are there and are not what was written; asking again will not help."""
+
+
+class _Earlier(RemaskError):
+    """A checkpoint is what an earlier version wrote."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,21 @@ class Checkpoint:
 
         Raises:
             Damaged: it is something else, or a digit of it has changed.
+            RemaskError: an earlier version has written it.
         """
         try:
+            said = typed_json.parse(text, name=name, advice=_REMOVE)
+            if "step" in said and "checksum" not in said:
+                raise _Earlier(
+                    f"{name}: has no checksum, so an earlier remask has written it, which alone can read it; go on "
+                    f"with that one, or begin a new run with another RUN="
+                )
             stored = typed_json.read(_Stored, text, name=name, advice=_REMOVE)
+        except _Earlier:
+            raise
         except RemaskError as error:
             raise Damaged(str(error)) from error
-        found = _checksum(json.loads(text)["checkpoint"])
+        found = _checksum(said["checkpoint"])
         if found != stored.checksum:
             raise Damaged(f"{name}: its checksum is {found}, expected {stored.checksum}, which it says; {_REMOVE}")
         return stored.checkpoint
@@ -113,7 +127,7 @@ def named(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = Non
     """Return the variables of a model, and of its optimizer, by the names under which checkpoints hold them."""
     variables = {f"model/{variable.path}": variable for variable in model.variables}
     if optimizer is not None:
-        variables.update({f"optimizer/{variable.path}": variable for variable in optimizer.variables})
+        variables.update({f"{_OPTIMIZER}{variable.path}": variable for variable in optimizer.variables})
     return variables
 
 
@@ -230,8 +244,8 @@ def restore(variables: Mapping[str, keras.Variable], state: State, *, name: str)
     Raises:
         RemaskError: the checkpoint is that of another model; no variable is changed then.
     """
-    kinds = {key.partition("/")[0] for key in variables}
-    held = {key: _described(value) for key, value in state.items() if key.partition("/")[0] in kinds}
+    alone = not any(key.startswith(_OPTIMIZER) for key in variables)
+    held = {key: _described(value) for key, value in state.items() if not (alone and key.startswith(_OPTIMIZER))}
     expected = {key: _described(variable) for key, variable in variables.items()}
     unfit = [
         f"{key}: expected {expected.get(key, 'nothing')}, found {held.get(key, 'nothing')}"
@@ -252,17 +266,17 @@ def restore(variables: Mapping[str, keras.Variable], state: State, *, name: str)
 def prune(folder: str, *, newest: int, keep: int, best_step: int | None) -> None:
     """Remove the checkpoints up to step `newest` but the last `keep` and that of `best_step`.
 
-    What interrupted runs have left half there goes, too. What is not ours stays, and so does a checkpoint that cannot
-    be read or is of a later step: it may be worth something yet.
+    What interrupted runs have left half there goes, too. What is not ours stays, and so does a checkpoint that is of a
+    later step, or does not say what it is: it may be worth something yet.
     """
-    complete = [path for path in paths(folder) if step_of(path) <= newest]
-    kept = {*complete[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
-    for path in complete:
-        if path not in kept and _is_whole(path):
+    whole = [path for path in paths(folder) if step_of(path) <= newest and _is_whole(path)]
+    kept = {*whole[-keep:], *([] if best_step is None else [path_of(folder, best_step)])}
+    for path in whole:
+        if path not in kept:
             storage.remove(storage.join(path, CHECKPOINT_JSON))  # from here on it is no checkpoint
     for path in _folders(folder):
         storage.remove_partial(path)
-        if set(storage.files(path)) <= {STATE_NPZ}:
+        if set(storage.files(path)) <= {STATE_NPZ} and not storage.folders(path):
             storage.remove(path)
 
 

@@ -25,6 +25,15 @@ def main(options: ExportOptions) -> None:
     """Export the best or the last checkpoint of a run."""
     run = runs.existing(options.run_dir)
     out = options.out or runs.export(options.run_dir)
+    # A run writes into its own folder under the lock of that; whoever exports to another locks the other.
+    mine = out.rstrip("/") == runs.export(options.run_dir)
+    folder, instead = (options.run_dir, "export to another folder with OUT=") if mine else (out, "give another OUT=")
+    with folder_lock.held(folder, what="export", instead=instead):
+        _export(options, run, out)
+
+
+def _export(options: ExportOptions, run: Run, out: str) -> None:
+    """Export a run to a folder that nobody else writes to."""
     _check_ours(out)
     data = options.data or run.options.data
     made = manifests.load(data)
@@ -77,16 +86,17 @@ def write(
 ) -> None:
     """Write everything; the card last, by which an export is known to be complete, with an example of a text in it.
 
+    The caller sees to it that nobody else writes to the folder.
+
     Raises:
         RemaskError: the folder has a README.md that is no card of ours.
     """
     _check_ours(folder)
-    with folder_lock.held(folder, what="export", instead="choose another folder with OUT="):
-        storage.remove_partial(folder)
-        storage.remove(storage.join(folder, runs.CARD))
-        bridge.write_checkpoint(model, folder)
-        artifact.save(folder)
-        storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
+    storage.remove_partial(folder)
+    storage.remove(storage.join(folder, runs.CARD))
+    bridge.write_checkpoint(model, folder)
+    artifact.save(folder)
+    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
 
 
 def is_final(folder: str, last: Checkpoint) -> bool:

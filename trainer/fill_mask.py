@@ -27,6 +27,10 @@ class Probe(NamedTuple):
     answer: str = ""  # what stood there, of a text out of the data
 
 
+class NotFinite(RemaskError):
+    """What a model computes is no number."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A token for a [MASK], and how probable the model thinks it is."""
@@ -175,10 +179,10 @@ def chosen(text: str, logits: "NDArray[np.float32]", artifact: TokenizerArtifact
     """Return a text with the most probable tokens, from the logits of its [MASK]s, float32 `[masks, V]`.
 
     Raises:
-        RemaskError: the logits are no finite numbers, so there is no most probable one.
+        NotFinite: the logits are no finite numbers, so there is no most probable one.
     """
     if not np.isfinite(logits).all():
-        raise RemaskError(
+        raise NotFinite(
             f"text: what the model computes for {text!r} is no finite number, though its weights are; they are broken: "
             f"take an earlier checkpoint of that model"
         )

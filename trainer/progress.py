@@ -6,7 +6,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +47,7 @@ class Progress:
         train_steps: steps of the whole run.
         start_step: steps that are done already.
         evaluated: steps whose evaluation the checkpoint holds.
+        check_lock: refuses to write to a folder that another command has taken over.
         terminal: whether to draw a bar; by default where standard error is a terminal.
     """
 
@@ -57,11 +58,15 @@ class Progress:
         start_step: int,
         train_steps: int,
         evaluated: Collection[int] = (),
+        check_lock: Callable[[], None] = lambda: None,
         terminal: bool | None = None,
     ) -> None:
+        self._check_lock = check_lock
+        check_lock()
         self._metrics = storage.join(run_dir, METRICS_JSONL)
         board = storage.join(run_dir, TENSORBOARD)
         _forget(self._metrics, start_step, evaluated)
+        storage.remove_partial(board)  # TensorBoard would read it
         _forget_events(board, start_step, evaluated)
         # In a bucket TensorFlow sends the whole file each time it flushes: not after ten values, but when we say so.
         queue = {"max_queue": 1000, "flush_millis": 10 * 60 * 1000} if storage.is_remote(run_dir) else {}
@@ -84,8 +89,13 @@ class Progress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
-        self.flush()
-        self._writer.close()
+        try:
+            self.flush()
+        except RemaskError:
+            if error is None:  # otherwise what went wrong first is to be told
+                raise
+        finally:
+            self._writer.close()
 
     def say(self, text: str) -> None:
         """Print a line, above the bar where there is one; if anybody still reads (see `trainer.stop`)."""
@@ -140,6 +150,7 @@ class Progress:
         """Write what has been recorded."""
         lines, self._unwritten = self._unwritten, ""  # what cannot be written is not tried again at the end
         if lines:
+            self._check_lock()
             storage.append(self._metrics, lines.encode())
             self._written = time.monotonic()
             self._writer.flush()

@@ -74,7 +74,6 @@ class Session:
             self.progress.show(training)
             dues = (self.options.steps_per_loop, self.options.eval_every, self.options.checkpoint_every)
             if stopped() or any(map(self._is_due, dues)):
-                self.check_lock()
                 self.progress.record(training)
                 interval = Interval()
             on_steps(self, steps)
@@ -112,8 +111,13 @@ class Session:
             self.evaluations.append(evaluation)
             self.progress.record_evaluation(evaluation)
         if self.workers.place.leads:
-            for filled in self.fill():
-                self.progress.say(f"  {fill_mask.line(filled)}")
+            try:
+                filled = self.fill()
+            except fill_mask.NotFinite as error:
+                what = "what the model computes for the probes is no finite number"
+                raise self._broken(self.step, what, learnt=self.step) from error
+            for each in filled:
+                self.progress.say(f"  {fill_mask.line(each)}")
 
     def _save(self, *, best_step: int | None) -> None:
         folder = runs.checkpoints(self.options.run_dir)

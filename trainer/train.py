@@ -106,6 +106,7 @@ def _train(
             tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
         )
         batch_size = checks.batch_size(options, replicas=strategy.num_replicas_in_sync)
+        check_lock()  # to come here may take minutes
         run = runs.begin(
             options,
             manifest_digest=digest,
@@ -130,7 +131,7 @@ def _train(
 
         with (
             checks.errors_explained(data_set, saved=lambda: bool(checkpoint.paths(kept))),
-            _progress(options, at) if place.leads else Quiet() as progress,
+            _progress(options, at, check_lock) if place.leads else Quiet() as progress,
             stop_signals(progress.say) as stopped,
             notices.watched(progress.say) as noticed,
         ):
@@ -249,12 +250,13 @@ def _nothing(line: str) -> None:
     """Say nothing: another worker does."""
 
 
-def _progress(options: TrainOptions, at: Checkpoint) -> Progress:
+def _progress(options: TrainOptions, at: Checkpoint, check_lock: Callable[[], None]) -> Progress:
     return Progress(
         options.run_dir,
         start_step=at.step,
         train_steps=options.train_steps,
         evaluated=[each.step for each in at.evaluations],
+        check_lock=check_lock,
     )
 
 

@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import keras
@@ -154,6 +155,16 @@ def test_every_digit_of_what_a_checkpoint_says_counts(tmp_path):
             checkpoint.read_json(path)
 
 
+def test_what_an_earlier_remask_wrote_is_no_damage(tmp_path):
+    """To remove it, as one does with what is damaged, would lose a run that the earlier one can still end."""
+    saved(tmp_path, 20)
+    said = json.loads((tmp_path / "step-00000020" / "checkpoint.json").read_text())["checkpoint"]
+    (tmp_path / "step-00000020" / "checkpoint.json").write_text(json.dumps(said))
+    with pytest.raises(RemaskError, match=r"an earlier remask has written it.*another RUN=") as refused:
+        checkpoint.latest(str(tmp_path), say=pytest.fail)
+    assert not isinstance(refused.value, Damaged)
+
+
 def test_the_folder_of_a_checkpoint_must_be_that_of_its_step(tmp_path):
     saved(tmp_path, 20).replace("20", "30")
     (tmp_path / "step-00000020").rename(tmp_path / "step-00000030")
@@ -185,6 +196,13 @@ def test_checkpoint_of_another_model_changes_nothing(tmp_path, change, line):
     assert {name: variable.numpy().tolist() for name, variable in other.items()} == before
 
 
+def test_nothing_that_is_not_the_models_passes_for_nothing():
+    model = {"model/a": variables()["model/a"]}
+    state = {"model/a": np.zeros((1, 2), np.float32), "modle/b": np.zeros(1)}
+    with pytest.raises(RemaskError, match=r"modle/b: expected nothing, found float64 \[1\]"):
+        checkpoint.restore(model, state, name="run")
+
+
 def test_the_optimizer_is_left_alone_where_only_the_model_is_wanted(tmp_path):
     _, state = checkpoint.read(saved(tmp_path, 1, value=5.0))
     model = {"model/a": variables()["model/a"]}
@@ -210,20 +228,26 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
 
 
 def test_prune_leaves_what_it_cannot_read_and_what_is_not_ours(tmp_path):
-    for step in (10, 15, 20):
+    for step in (5, 10, 14, 15, 20):
         saved(tmp_path, step)
     (tmp_path / "step-00000010" / "checkpoint.json").write_text("{}")
+    (tmp_path / "step-00000013" / "mine").mkdir(parents=True)
     (tmp_path / "step-00000020" / "checkpoint.json").write_text("{}")  # the run was continued from step 15
     for name in ("step-00000010-mine", "step-10", "step-00000012", "mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.npz").write_bytes(b"half")
     (tmp_path / "step-00000012" / "notes.txt").write_text("mine")
+    (tmp_path / "step-00000017").mkdir()
+    (tmp_path / "step-00000017" / "checkpoint.json").write_text("{}")  # which is not one of those to be kept
     saved(tmp_path, 18)
-    checkpoint.prune(str(tmp_path), newest=18, keep=1, best_step=None)
+    checkpoint.prune(str(tmp_path), newest=18, keep=2, best_step=None)
     assert {path.name for path in tmp_path.iterdir()} == {
         "step-00000010",
         "step-00000010-mine",
         "step-00000012",
+        "step-00000013",
+        "step-00000015",
+        "step-00000017",
         "step-00000018",
         "step-00000020",
         "step-10",

@@ -109,6 +109,8 @@ def test_tensorboard_shows_each_step_once(tmp_path, start_step, evaluated):
     (written,) = (tmp_path / "tensorboard").iterdir()
     with written.open("ab") as file:
         file.write(b"\x07\x00")  # killed while it wrote
+    # Killed while it rewrote the file: TensorBoard reads whatever has "tfevents" in its name.
+    (tmp_path / "tensorboard" / f"{written.name}.0123abcd.partial").write_bytes(written.read_bytes())
     notes = tmp_path / "tensorboard" / "notes.txt"
     notes.write_text("mine")
     with Progress(str(tmp_path), start_step=start_step, train_steps=20, evaluated=evaluated) as progress:
@@ -126,6 +128,24 @@ def test_damaged_line_in_the_middle(tmp_path):
     assert str(refused.value) == (
         f"{path}, line 2: damaged, expected metrics as JSON; remove the line, then run the same command again"
     )
+
+
+def test_a_folder_that_another_command_has_taken_over_is_not_written_to(tmp_path):
+    held = [True]
+
+    def check_lock():
+        if not held[0]:
+            raise RemaskError("lost")
+
+    with Progress(str(tmp_path), start_step=0, train_steps=20, check_lock=check_lock) as progress:
+        progress.record(training(5))
+        held[0] = False
+        with pytest.raises(RemaskError, match="lost"):
+            progress.record(training(10))
+    assert steps(tmp_path) == [5]
+    with pytest.raises(RemaskError, match="lost"):
+        Progress(str(tmp_path), start_step=0, train_steps=20, check_lock=check_lock)
+    assert steps(tmp_path) == [5]
 
 
 def test_disk_that_is_full(tmp_path):
