@@ -42,8 +42,8 @@ setup: $(READY) ## make .venv from constraints.txt; every other target does so b
 
 $(READY): constraints.txt setup.py
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): about 3 GB, a few minutes, once."
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
-		"found Python %d.%d, expected 3.10 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+		"found Python %d.%d, expected 3.11 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
@@ -91,7 +91,7 @@ cloud-test: $(READY) ## run the tests of everything that talks to Google Cloud, 
 	@$(TESTS) -m "cloud and not slow" --cloud-log=out/cloud-test.log $(ARGS)
 
 test-lowest: PY := .venv-lowest/bin/python
-test-lowest: $(LOWEST) ## run the tests with the lowest versions that setup.py allows, on Python 3.10 to 3.12 [PYTHON=python3]
+test-lowest: $(LOWEST) ## run the tests with the lowest versions that setup.py allows, on Python 3.11 or 3.12 [PYTHON=python3]
 	@$(TESTS) -m "not slow" $(ARGS)
 
 $(LOWEST): setup.py

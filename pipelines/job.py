@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
@@ -329,7 +329,7 @@ def _described(
     )
     about = {
         "package_version": pipelines.__version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "options": dataclasses.asdict(options),
     }
     return shape, described, about

@@ -7,7 +7,7 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from records import typed_json
@@ -38,7 +38,7 @@ class Holder:
             user=_user(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            since=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
             boot=_boot(),
             namespace=_namespace(),
             started=_started(os.getpid()) or "",

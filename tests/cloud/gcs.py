@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
@@ -39,7 +39,7 @@ class Object:
     metageneration: int = 1
     given: Mapping[str, Any] = field(default_factory=dict)  # what the client may say of it
     components: int = 0  # it was composed of
-    time: str = field(default_factory=lambda: _written(datetime.now(timezone.utc)))
+    time: str = field(default_factory=lambda: _written(datetime.now(UTC)))
 
     @property
     def crc32c(self) -> str:
@@ -151,7 +151,7 @@ class Storage:
 
     def now(self) -> datetime:
         """Return what the service's clock shows."""
-        return datetime.now(timezone.utc) + self.ahead
+        return datetime.now(UTC) + self.ahead
 
     def __call__(self, request: Request) -> Response:
         """Answer a request, and say when."""
