@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -176,8 +176,14 @@ def rehearse(build: engine.Build, options: RecordsOptions) -> None:
     print("Dataflow would be given", *arguments, sep="\n  ")
 
 
-def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None:
+def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Callable[[], None]) -> int | None:
     """Submit a job and watch it to its end.
+
+    Args:
+        build: adds the flow to a pipeline.
+        options: of the job.
+        job: what tells it from all others.
+        submitted: is called as soon as the service has it.
 
     Returns:
         None when it has ended well; a status where it goes on and the command ends.
@@ -194,6 +200,7 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str) -> int | None
         id_ = str(pipeline.run().job_id())
     look, cancel = page(options, id_), cancelling(options, id_)
     try:
+        submitted()
         print(f"job        {id_}\nlook       {look}\ncancel     {cancel}", flush=True)
         if options.detach:
             print(f"next       when it has ended: make show DATA={options.folder}")

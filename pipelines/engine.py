@@ -58,7 +58,15 @@ def check(options: RecordsOptions) -> None:
     dataflow.check(options)
 
 
-def run(build: Build, options: RecordsOptions, *, job: str, blocks: str, total_bytes: int) -> int | None:
+def run(
+    build: Build,
+    options: RecordsOptions,
+    *,
+    job: str,
+    blocks: str,
+    total_bytes: int,
+    submitted: Callable[[], None],
+) -> int | None:
     """Run the graph, and turn what a worker reports of bad input into its message alone.
 
     Args:
@@ -67,6 +75,7 @@ def run(build: Build, options: RecordsOptions, *, job: str, blocks: str, total_b
         job: what tells it from all others.
         blocks: folder of its block files, of which progress is read.
         total_bytes: of the input, for progress.
+        submitted: is called as soon as an engine elsewhere has the job, which goes on then whatever becomes of us.
 
     Returns:
         None when it has ended well; a status where it goes on and the command ends.
@@ -78,10 +87,10 @@ def run(build: Build, options: RecordsOptions, *, job: str, blocks: str, total_b
     if options.runner == "dataflow":
         from pipelines import dataflow
 
-        return dataflow.run(build, options, job=job)
+        return dataflow.run(build, options, job=job, submitted=submitted)
     try:
         if options.runner == "portable":
-            _run_portable(build, options)
+            _run_portable(build, options, submitted)
         else:
             with Progress(blocks, options.folder, total_bytes=total_bytes):
                 _run_here(build, options)
@@ -146,7 +155,7 @@ def _run_here(build: Build, options: RecordsOptions) -> None:
         build(pipeline)
 
 
-def _run_portable(build: Build, options: RecordsOptions) -> None:
+def _run_portable(build: Build, options: RecordsOptions, submitted: Callable[[], None]) -> None:
     """Run behind a job endpoint: Flink's, Spark's, Prism's."""
     # Containers come with Beam alone; whoever starts workers otherwise has installed this package.
     package = options.environment_type == "DOCKER" and not options.environment_config and SETUP.is_file()
@@ -163,6 +172,7 @@ def _run_portable(build: Build, options: RecordsOptions) -> None:
     build(pipeline)
     result = pipeline.run()
     try:
+        submitted()
         state = result.wait_until_finish()
     except KeyboardInterrupt:
         result.cancel()

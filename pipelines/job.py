@@ -270,14 +270,13 @@ def _run(options: RecordsOptions, lock: Lock, blocks: str) -> int | None:
     artifact.save(options.folder)
     shape, described, about = _described(options, artifact, lock.id, blocks, total_bytes)
     source.write_list(shape.sources, sources)
-    if options.runner != "local":
-        lock.outlive()
     return engine.run(
         lambda pipeline: build(pipeline, shape, described, about),
         options,
         job=lock.id,
         blocks=blocks,
         total_bytes=total_bytes,
+        submitted=lock.outlive,
     )
 
 

@@ -50,8 +50,10 @@ class Lock:
         left: who had it before and ended without giving it back, if anybody did.
     """
 
-    def __init__(self, folder: str, kind: _Kind, holder: Holder, *, made: bool) -> None:
-        self._folder, self._kind, self._holder, self._made = folder, kind, holder, made
+    def __init__(
+        self, folder: str, kind: _Kind, holder: Holder, *, made: bool, say: Callable[[str], None] = print
+    ) -> None:
+        self._folder, self._kind, self._holder, self._made, self._say = folder, kind, holder, made, say
         self.id, self.left = holder.id, kind.left
 
     def check(self) -> None:
@@ -85,10 +87,14 @@ class Lock:
     def release(self) -> None:
         """Give it back, if it is still ours, and the folder if that was made for it and holds nothing.
 
-        Where that goes wrong nothing is said: what was wrong before is to be told, and the lock dies with us anyway.
+        Where that goes wrong nothing is raised: what was wrong before is to be told, and the lock dies with us anyway,
+        unless it outlives us; then that is said.
         """
-        with contextlib.suppress(RemaskError):
+        try:
             self._kind.release()
+        except RemaskError as error:
+            if self._holder.outlives:
+                self._say(f"the lock could not be given back, and stays: {error}; {_stale(self._holder)}")
         if self._made:
             with contextlib.suppress(OSError):
                 os.rmdir(self._folder)
@@ -101,7 +107,7 @@ def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = p
         folder: on the local disk or in a bucket.
         what: is to write there, in a word: "run".
         instead: what else to do where another holds it: "choose another folder with RUN=".
-        say: is told, once, where the lock of a bucket cannot be renewed.
+        say: is told, once, where the lock of a bucket cannot be renewed, or one that lasts not be given back.
         take_over: whether to disregard another holder.
 
     Raises:
@@ -110,7 +116,7 @@ def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = p
     path, holder = storage.join(folder, LOCK), Holder.here(what)
     made = not storage.is_remote(folder) and not storage.exists(folder)
     try:
-        return Lock(folder, _kind(path, holder, take_over=take_over, say=say), holder, made=made)
+        return Lock(folder, _kind(path, holder, take_over=take_over, say=say), holder, made=made, say=say)
     except Held as held:
         raise _refusal(folder, held, instead=instead) from None
 
@@ -155,7 +161,13 @@ def _refusal(folder: str, held: Held, *, instead: str) -> RemaskError:
         waits += f", end it with 'kill {holder.pid}'"
     if held.seconds is not None:
         waits += f" (its lock ends by itself in {held.seconds:.0f} s if it is dead)"
-    return RemaskError(f"{folder}: {_who(holder, 'writes there')}; {waits}, or {instead}")
+    said = f"{folder}: {_who(holder, 'writes there')}; {waits}, or {instead}"
+    return RemaskError(f"{said}; {_stale(holder)}" if holder and holder.outlives else said)
+
+
+def _stale(holder: Holder) -> str:
+    """Return what to do where a lock lasts that nobody will give back."""
+    return f"if that {holder.what} has ended without a data set, take over with ARGS=--overwrite"
 
 
 def _who(holder: Holder | None, does: str) -> str:

@@ -1,6 +1,8 @@
 """The records job on Dataflow: the fake service at its real address runs what was staged, and nothing else."""
 
+import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -147,11 +149,31 @@ def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_locked(
     assert status == 1
     assert re.fullmatch(
         r"error: gs://bucket/records/records: another job writes there, begun by \S+ on \S+ at \S+; wait for it, "
-        r"or choose another folder with OUT=, or take over with ARGS=--overwrite\n",
+        r"or choose another folder with OUT=, or take over with ARGS=--overwrite; if that job has ended without a data set, "
+        r"take over with ARGS=--overwrite\n",
         err,
     )
     assert run("--detach", "--overwrite")[0] == 0
     assert len(service.jobs) == 2
+
+
+def test_the_lock_lasts_only_once_the_service_has_the_job(run, service, cloud, monkeypatch):
+    def lasts():
+        return json.loads(cloud.storage.objects("bucket")["records/records/.lock"])["outlives"]
+
+    seen, staged = [], dataflow._staged
+
+    @contextlib.contextmanager
+    def looked_at():
+        with staged():
+            yield
+            seen.append(lasts())
+
+    monkeypatch.setattr(dataflow, "_staged", looked_at)
+    service.script = [lambda job: seen.append(lasts()), FAILED]
+    assert run()[0] == 1
+    assert seen == [False, True]
+    assert "records/records/.lock" not in cloud.storage.objects("bucket")
 
 
 def test_an_interrupt_ends_the_command_and_not_the_job(run, service, cloud):

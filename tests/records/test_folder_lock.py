@@ -337,6 +337,7 @@ def test_a_lock_that_outlives_its_holder_lasts_until_it_is_given_back(folder, gr
 def test_a_lock_that_outlives_its_holder_does_not_end_with_its_process(folder):
     left = leave_lock(folder, outlives=True, pid=ended())
     assert f"begun by {left.user} on {left.host} at {left.since}; wait for it, or " in refusal(take, folder)
+    assert refusal(take, folder).endswith("; if that run has ended without a data set, take over with ARGS=--overwrite")
     take(folder, take_over=True).release()
 
 
@@ -352,6 +353,29 @@ def test_a_lock_that_outlives_its_holder_can_be_given_back_by_it_and_taken_over_
     other = take(folder, take_over=True)
     other.check()
     other.release()
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_lock_that_cannot_be_given_back_is_told_of_where_it_outlives_its_holder(
+    folder, home, outlives, request, monkeypatch
+):
+    def forbidden(path, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    said = []
+    lock = folder_lock.take(folder, **RUN, say=said.append)
+    if outlives:
+        lock.outlive()
+    if home == "bucket":
+        request.getfixturevalue("cloud").fail(lambda sent: sent.method == "DELETE", 403)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", forbidden)
+        lock.release()
+    assert storage.exists(f"{folder}/.lock")
+    assert len(said) == outlives
+    for line in said:
+        assert f"{folder}/.lock" in line or f"{folder}: permission denied" in line
+        assert line.endswith("; if that run has ended without a data set, take over with ARGS=--overwrite")
 
 
 def test_the_end_of_a_job_leaves_its_commands_lock_to_that(folder):
