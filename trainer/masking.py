@@ -29,8 +29,8 @@ class Masking:
     """How much is masked, and how. Eighty-ten-ten at 15 % unless told otherwise.
 
     Whole words that no longer fit the budget are passed over, so where it is small short ones are chosen more often: of
-    IMDB's words of one and of four pieces 13.9 % and 3.7 % at a length of 32, 15.2 % and 13.1 % at 128, 15.0 % and 14.4 %
-    at 512 (bert-base-uncased's tokenizer, packed).
+    IMDB's words of one and of four pieces 13.9 % and 3.7 % at a length of 32, 15.2 % and 13.1 % at 128, 15.0 % and
+    14.4 % at 512 (bert-base-uncased's tokenizer, packed).
 
     Raises:
         RemaskError: a rate outside 0 to 1, or replacement shares beyond 1.
