@@ -1,11 +1,13 @@
 """What must match before a run begins. No accelerator is touched here: a mismatch costs seconds, not a machine."""
 
 import contextlib
+import errno
 import shlex
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from records import storage
 from records.errors import RemaskError
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
@@ -102,15 +104,19 @@ def errors_explained(data_set: DataSet, *, saved: Callable[[], bool] = lambda: F
             smaller = f"continue this run on more devices, or begin another RUN and {smaller}"
         raise RemaskError(f"the device has no memory left for a batch of this size; {smaller}") from error
     except tf.errors.OpError as error:
+        shard = _shard_in(error.message, data_set)
+        if isinstance(error, tf.errors.PermissionDeniedError) and shard and not storage.is_remote(shard):
+            raise storage.explained(shard, PermissionError(errno.EACCES, "permission denied")) from error
         explained = damaged(data_set.folder, error)
-        if explained and (not isinstance(error, tf.errors.NotFoundError) or _names_a_shard(error.message, data_set)):
+        if explained and (shard or not isinstance(error, tf.errors.NotFoundError)):
             raise explained from error
         raise
 
 
-def _names_a_shard(message: str, data_set: DataSet) -> bool:
-    shards = data_set.manifest.data.splits.values()
-    return any(data_set.path(shard.file) in message for split in shards for shard in split)
+def _shard_in(message: str, data_set: DataSet) -> str:
+    """Return the path of the shard that a message names; "" where it names none."""
+    paths = (data_set.path(shard.file) for split in data_set.manifest.data.splits.values() for shard in split)
+    return next((path for path in paths if path in message), "")
 
 
 def batch_size(options: TrainOptions, *, replicas: int) -> int:

@@ -11,6 +11,9 @@ from records.errors import RemaskError
 from records.paths import is_remote
 from records.schema import PAD_ID
 
+_MOST_LAYERS, _MOST_PARAMETERS, _MOST_SEQUENCES = 1000, 10**11, 2**20
+"""Beyond which a number is a slip: what it asks for would take all memory, and this machine with it, without a word."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -41,17 +44,36 @@ class ModelConfig:
                 raise RemaskError(f"model: {field.name} is {value!r}, expected {kind}")
             if field.type is int and value < (0 if field.name == "cls_token_id" else 1):
                 raise RemaskError(f"model: {field.name} is {value}, expected a positive number")
+        for name, value, most in (
+            ("num_hidden_layers", self.num_hidden_layers, _MOST_LAYERS),
+            ("the number of parameters", self.parameters, _MOST_PARAMETERS),
+        ):
+            if value > most:
+                raise RemaskError(f"model: {name} is {value:,}, expected at most {most:,}: no BERT is as large")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise RemaskError(f"model: {name} is {getattr(self, name)}, expected 0 <= {name} < 1")
         for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise RemaskError(f"model: {name} is {getattr(self, name)}, expected a positive number")
+            if not 0 < getattr(self, name) <= 1:
+                raise RemaskError(f"model: {name} is {getattr(self, name)}, expected more than 0, at most 1")
         if self.hidden_size % self.num_attention_heads:
             raise RemaskError(
                 f"model: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads}"
             )
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has.
+
+        >>> ModelConfig(vocab_size=30_522).parameters
+        109514298
+        """
+        width, inner = self.hidden_size, self.intermediate_size
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
+        head = width * (width + 1) + 2 * width + self.vocab_size
+        return rows * width + 2 * width + self.num_hidden_layers * layer + head
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any], *, cls_token_id: int) -> "ModelConfig":
@@ -230,6 +252,7 @@ class TrainOptions:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("global_batch_size", "per_replica_batch_size"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            _require_batch(getattr(self, name), name)
         require(
             not (self.global_batch_size and self.per_replica_batch_size),
             "per_replica_batch_size",
@@ -268,6 +291,12 @@ def is_remote_tpu(tpu: str) -> bool:
     (True, False, False)
     """
     return tpu not in ("", LOCAL)
+
+
+def _require_batch(sequences: int, name: str) -> None:
+    require(
+        sequences <= _MOST_SEQUENCES, name, sequences, f"at most {_MOST_SEQUENCES:,}: no machine holds more at once"
+    )
 
 
 def _require_devices(options: "TrainOptions | EvaluateOptions") -> None:
@@ -318,6 +347,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         require(self.global_batch_size >= 1, "global_batch_size", self.global_batch_size, "at least 1")
+        _require_batch(self.global_batch_size, "global_batch_size")
         _require_devices(self)
 
 

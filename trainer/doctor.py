@@ -3,6 +3,7 @@
 Nothing is trained or written. What one check finds does not keep the others from looking.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -83,19 +84,6 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
         yield from _room(options, config, read=read or 0)
 
 
-def parameters(config: ModelConfig) -> int:
-    """Return how many parameters a model of a shape has.
-
-    >>> parameters(ModelConfig(vocab_size=30_522))
-    109514298
-    """
-    width, inner = config.hidden_size, config.intermediate_size
-    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-    layer = 4 * width * (width + 1) + 2 * width * inner + inner + width + 4 * width
-    head = width * (width + 1) + 2 * width + config.vocab_size
-    return rows * width + 2 * width + config.num_hidden_layers * layer + head
-
-
 def _places(options: DoctorOptions) -> list[str]:
     return [path for path in (options.data, options.run_dir) if path]
 
@@ -149,12 +137,16 @@ def _data(folder: str) -> tuple[DataSet, str]:
 
 
 def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
-    from trainer import checks, pretrained
+    from trainer import checks, pretrained, tensors
 
-    config = pretrained.find(name, data=data_set.tokenizer).config
+    start = pretrained.find(name, data=data_set.tokenizer)
+    config = start.config
+    if start.weights and not storage.is_remote(start.weights):  # all of it would have to be fetched
+        with tensors.opened(start.weights):
+            pass
     checks.check_data(data_set, config, name=name)
     checks.check_split(data_set, "train")
-    return config, f"{name}: {parameters(config):,} parameters, and the tokenizer of the records"
+    return config, f"{name}: {config.parameters:,} parameters, and the tokenizer of the records"
 
 
 def _accelerator(tpu: str) -> tuple[Machines, str]:
@@ -234,15 +226,30 @@ def _input(data_set: DataSet) -> tuple[int, str]:
 
 def _room(options: DoctorOptions, config: ModelConfig, *, read: int) -> Iterator[Finding]:
     """Yield whether the run's checkpoints have room on its disk, and its model beside what is read in memory."""
-    count = parameters(config)
+    count = config.parameters
     if options.run_dir and not storage.is_remote(options.run_dir):
-        folder = Path(options.run_dir).absolute()
-        held = next(each for each in (folder, *folder.parents) if each.exists())
-        yield _enough("disk", str(held), shutil.disk_usage(held).free, count * _CHECKPOINT_BYTES * _CHECKPOINTS)
+        yield _said("disk", _disk, options.run_dir, count * _CHECKPOINT_BYTES * _CHECKPOINTS)
     if (free := memory.available()) is not None:
-        yield _enough("memory", "this machine", free, count * _TRAIN_BYTES + read)
+        yield _said("memory", _enough, "this machine", free, count * _TRAIN_BYTES + read)
 
 
-def _enough(about: str, where: str, free: int, needed: int) -> Finding:
+def _disk(run_dir: str, needed: int) -> str:
+    """Return what room there is for a run.
+
+    Raises:
+        RemaskError: too little, or its folder cannot be made there.
+    """
+    folder = Path(run_dir).absolute()
+    held = next(each for each in (folder, *folder.parents) if storage.exists(str(each)))
+    if not held.is_dir():
+        raise RemaskError(f"{held}: found a file, expected a folder, or nothing yet; give another RUN")
+    if not os.access(held, os.W_OK | os.X_OK):
+        raise storage.explained(str(held), PermissionError(errno.EACCES, "permission denied"))
+    return _enough(str(held), shutil.disk_usage(held).free, needed)
+
+
+def _enough(where: str, free: int, needed: int) -> str:
     text = f"{where} has {free / memory.GIB:,.1f} GiB free, a run takes {needed / memory.GIB:,.1f} GiB"
-    return Finding(about, text if free >= needed else f"{text}: free some, or choose a smaller model", free >= needed)
+    if free < needed:
+        raise RemaskError(f"{text}: free some, or choose a smaller model")
+    return text

@@ -31,11 +31,15 @@ def main(options: EvaluateOptions) -> None:
         strategy = accelerator.choose_strategy(
             tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices
         )
-        checks.check_batch_size(options.global_batch_size, replicas=strategy.num_replicas_in_sync)
+        replicas = strategy.num_replicas_in_sync
+        checks.check_batch_size(options.global_batch_size, replicas=replicas)
+        batch_size = enough(
+            options.global_batch_size, examples=data_set.manifest.examples("validation"), replicas=replicas
+        )
         with strategy.scope():
             model = BertMaskedLM(start.config, seed=0, dtype=options.dtype or usual_dtype(options.tpu))
             pretrained.read_weights(model, start, say=print)
-        batches = HeldOut.of(data_set, strategy, global_batch_size=options.global_batch_size)
+        batches = HeldOut.of(data_set, strategy, global_batch_size=batch_size)
         with checks.errors_explained(data_set):
             found = Evaluator(strategy, model)(batches)
     assert found is not None  # nothing stops it
@@ -50,6 +54,15 @@ def main(options: EvaluateOptions) -> None:
         f"{found.tokens:,} masked tokens: loss {found.loss:.4f}, perplexity {found.perplexity:,.2f}, "
         f"accuracy {found.accuracy:.2%}, top-5 accuracy {found.top5_accuracy:.2%}"
     )
+
+
+def enough(global_batch_size: int, *, examples: int, replicas: int) -> int:
+    """Return the size of a batch, or a smaller one that holds all sequences: the rest would only be padding.
+
+    >>> enough(64, examples=37, replicas=1), enough(16, examples=37, replicas=1), enough(64, examples=37, replicas=4)
+    (37, 16, 40)
+    """
+    return min(global_batch_size, math.ceil(examples / replicas) * replicas)
 
 
 class Evaluator:

@@ -66,6 +66,8 @@ def _folder(name: str, *, weights: bool) -> str:
     """Return a folder with the model's files, perhaps without its weights; fetch them if `name` is no folder."""
     if os.path.isdir(name) or storage.is_remote(name):
         return name
+    if os.path.isfile(name):
+        raise RemaskError(f"model {name}: found a file, expected the folder that holds {CONFIG_JSON} and {WEIGHTS}")
     try:
         if not weights:
             return hub.fetch(name, _SHAPE, needs=((CONFIG_JSON,),))

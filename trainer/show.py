@@ -98,7 +98,7 @@ def first(data_set: DataSet, split: str, count: int) -> Iterator[tuple[NDArray[n
         path = data_set.path(shard.file)
         with storage.open_read(path) as file:
             payloads = tfrecord.read(file, name=path, compress=bool(data_set.compression))
-            input_ids, example_id = decoded(list(islice(payloads, count)), path, 0, data_set.frame)
+            input_ids, example_id = decoded(list(islice(payloads, min(count, shard.examples))), path, 0, data_set.frame)
         yield from zip(input_ids.astype(np.int32), example_id.tolist(), strict=True)
         count -= min(count, shard.examples)
         if not count:

@@ -71,10 +71,12 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Stored], list[Stored]]]
     names = files(str(path))
     with ExitStack() as stack:
         for of, at_hand in zip(names, stack.enter_context(storage.at_hand(names)), strict=True):
+            with storage.open_read(at_hand):  # which says why it cannot be opened; safetensors takes all for missing
+                pass
             try:
                 file = stack.enter_context(safe_open(at_hand, framework="np"))
             except (SafetensorError, OSError) as error:
-                raise RemaskError(f"{of}: missing or damaged ({error}); copy the checkpoint again") from error
+                raise RemaskError(f"{of}: damaged ({error}); copy the checkpoint again") from error
             for name in file.keys():  # noqa: SIM118  it is no dict
                 tensor = Stored(file, name, of)
                 if not IGNORED.fullmatch(today(name)) and stored.setdefault(today(name), tensor) is not tensor:

@@ -375,7 +375,7 @@ def test_damage_is_refused(tensors: Tensors, tmp_path: Path):
     save_file(tensors, file)
     file.write_bytes(file.read_bytes()[:-1])
     text = refused_path(tmp_path)
-    assert text.startswith(f"{file}: missing or damaged (")
+    assert text.startswith(f"{file}: damaged (")
     assert text.endswith("; copy the checkpoint again")
 
 
@@ -392,7 +392,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path, text: str):
 
 def test_a_missing_shard_is_refused(tmp_path: Path):
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "one.safetensors"}}')
-    assert refused_path(tmp_path).startswith(f"{tmp_path / 'one.safetensors'}: missing or damaged (")
+    assert refused_path(tmp_path) == f"{tmp_path / 'one.safetensors'}: no such file or directory"
 
 
 # Writing.

@@ -68,6 +68,11 @@ def test_empty_split(data_set, split, fraction, names):
         (tf.errors.DataLossError(None, None, "corrupted record at 99"), DAMAGED),
         (tf.errors.NotFoundError(None, None, "{folder}/train-00000-of-00004.tfrecord; No such file"), DAMAGED),
         (
+            tf.errors.PermissionDeniedError(None, None, "{folder}/train-00000-of-00004.tfrecord; Permission denied"),
+            "{folder}/train-00000-of-00004.tfrecord: permission denied; give this user the right to it, or choose "
+            "another path",
+        ),
+        (
             tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
             "the device has no memory left for a batch of this size; give a smaller global_batch_size",
         ),
@@ -76,7 +81,7 @@ def test_empty_split(data_set, split, fraction, names):
             "the disk is full; free some space, then run the same command again",
         ),
     ],
-    ids=["damaged", "gone", "memory", "disk"],
+    ids=["damaged", "gone", "denied", "memory", "disk"],
 )
 def test_what_tensorflow_raises_is_explained(data_set, error, said):
     error._message = error.message.replace("{folder}", data_set.folder)

@@ -61,8 +61,14 @@ def test_shapes_can_be_built(name):
         ({"num_hidden_layers": 2.0}, "model: num_hidden_layers is 2.0, expected a whole number"),
         ({"type_vocab_size": True}, "model: type_vocab_size is True, expected a whole number"),
         ({"hidden_dropout_prob": None}, "model: hidden_dropout_prob is None, expected a number"),
-        ({"layer_norm_eps": 0.0}, "model: layer_norm_eps is 0.0, expected a positive number"),
-        ({"initializer_range": float("inf")}, "model: initializer_range is inf, expected a positive number"),
+        ({"layer_norm_eps": 0.0}, "model: layer_norm_eps is 0.0, expected more than 0, at most 1"),
+        ({"initializer_range": float("inf")}, "model: initializer_range is inf, expected more than 0, at most 1"),
+        ({"layer_norm_eps": 10**400}, f"model: layer_norm_eps is {10**400}, expected more than 0, at most 1"),
+        ({"num_hidden_layers": 1001}, "model: num_hidden_layers is 1,001, expected at most 1,000: no BERT is as large"),
+        (
+            {"vocab_size": 10**9},
+            "model: the number of parameters is 769,086,042,880, expected at most 100,000,000,000: no BERT is as large",
+        ),
         ({"num_attention_heads": 0}, "model: num_attention_heads is 0, expected a positive number"),
     ],
 )
@@ -102,6 +108,14 @@ def test_padding_that_is_that_of_the_records(value):
     [
         ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),
         ({"global_batch_size": -1}, "global_batch_size: found -1, expected 0 or more"),
+        (
+            {"global_batch_size": 2**20 + 1},
+            "global_batch_size: found 1048577, expected at most 1,048,576: no machine holds more at once",
+        ),
+        (
+            {"per_replica_batch_size": 10**30},
+            f"per_replica_batch_size: found {10**30}, expected at most 1,048,576: no machine holds more at once",
+        ),
         ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected 0 or more"),
         (
             {"per_replica_batch_size": 16, "global_batch_size": 64},
@@ -162,6 +176,8 @@ def test_other_commands_check_theirs():
     )
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 0, expected at least 1$"):
         EvaluateOptions(global_batch_size=0)
+    with pytest.raises(RemaskError, match=r"^global_batch_size: found 9999999, expected at most "):
+        EvaluateOptions(global_batch_size=9_999_999)
     with pytest.raises(RemaskError, match=r"^data: found out, expected a folder in a bucket, as in DATA="):
         EvaluateOptions(tpu="node-1", data="out")
     assert EvaluateOptions(tpu="node-1", zone="us-central1-b").data == ""  # the run's own, which is looked at later

@@ -1,3 +1,5 @@
+import os
+import shutil
 import socket
 
 import pytest
@@ -35,6 +37,33 @@ def test_data_of_which_nothing_is_held_out(tmp_path):
     assert lines(data=folder)["data"].startswith(
         f"ok   data         {folder}: 16 sequences of 16 in 2 shards, nothing is held out: "
     )
+
+
+@pytest.mark.parametrize("run", ["file", "file/below/run"])
+def test_a_file_where_the_folder_of_the_run_is_to_be(tiny_data_set, tiny_shape, tmp_path, run):
+    (tmp_path / "file").write_bytes(b"")
+    found = lines(data=tiny_data_set, model=tiny_shape, run_dir=f"{tmp_path}/{run}")
+    assert found["disk"].startswith(f"NOT  disk         {tmp_path}/file: found a file, expected a folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_a_folder_that_this_user_may_not_write_to(tiny_data_set, tiny_shape, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    found = lines(data=tiny_data_set, model=tiny_shape, run_dir=f"{tmp_path}/closed/run")
+    assert found["disk"].startswith(f"NOT  disk         {tmp_path}/closed: permission denied")
+
+
+def test_what_a_run_takes_and_there_is_not():
+    with pytest.raises(RemaskError, match=r"^here has 1\.0 GiB free, a run takes 2\.0 GiB: free some"):
+        doctor._enough("here", 1 << 30, 2 << 30)
+
+
+def test_weights_that_cannot_be_opened(tiny_data_set, tiny_shape, toy_tokenizer, tmp_path):
+    shutil.copy(f"{tiny_shape.removeprefix('scratch:')}/config.json", tmp_path)
+    toy_tokenizer.save(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    found = lines(data=tiny_data_set, model=str(tmp_path))
+    assert found["model"].startswith(f"NOT  model        {tmp_path}/model.safetensors: damaged (")
 
 
 @pytest.mark.cloud
@@ -131,7 +160,7 @@ def test_parameters_are_those_of_the_model():
     config = ModelConfig(
         vocab_size=31, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=40
     )
-    assert doctor.parameters(config) == BertMaskedLM(config, seed=0).count_params()
+    assert config.parameters == BertMaskedLM(config, seed=0).count_params()
 
 
 def test_two_distributions_of_one_package_are_a_conflict():

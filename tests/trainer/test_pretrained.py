@@ -95,6 +95,12 @@ def test_folder_of_something_else(tmp_path, toy_tokenizer):
     assert str(refused.value).startswith(f"{tmp_path}/config.json: line 1, column 4: found nothing, expected JSON")
 
 
+def test_a_file_in_the_place_of_its_folder(folder, toy_tokenizer):
+    with pytest.raises(RemaskError) as refused:
+        pretrained.find(f"{folder}/config.json", data=toy_tokenizer)
+    assert str(refused.value).startswith(f"model {folder}/config.json: found a file, expected the folder ")
+
+
 def test_name_that_is_not_to_be_had(toy_tokenizer, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RemaskError) as refused:

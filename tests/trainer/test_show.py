@@ -43,7 +43,7 @@ def test_the_first_sequences_across_shards(folder, capsys):
     assert shown(capsys, folder) == expected
     assert shown(capsys, folder, n=1) == expected[:2]
     assert shown(capsys, folder, n=2) == expected[:4]
-    assert shown(capsys, folder, n=1_000_000) == expected
+    assert shown(capsys, folder, n=10**30) == expected
     assert shown(capsys, folder, split="validation") == expected[4:]
 
 
