@@ -182,7 +182,7 @@ def _has_locks(folder: str) -> bool:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise
@@ -218,7 +218,8 @@ class _Kernel:
 
     def is_ours(self) -> bool:
         """Say whether it is still held."""
-        return self._file >= 0 and _leads_to(self._path, self._file)
+        with disk.explaining(self._folder):
+            return self._file >= 0 and _leads_to(self._path, self._file)
 
     def write(self, holder: Holder) -> None:
         """Say who holds it."""
@@ -252,6 +253,7 @@ class _Kernel:
             except FileNotFoundError:  # the folder has just been removed, by one who had made it
                 if time.monotonic() > until:
                     raise
+                time.sleep(_PAUSE)
                 continue
             if file is not None:
                 left = Holder.read(os.pread(file, _MOST, 0))
@@ -259,9 +261,14 @@ class _Kernel:
                     os.close(file)
                     raise Held(left, None)
                 if is_ours:
+                    os.ftruncate(file, 0)  # whoever looks now is not told of the one before
                     return file, left
-                os.unlink(self._path)  # another user's, who is dead: it may be removed, and not written
-                os.close(file)
+                try:
+                    with self._quiet():
+                        if _leads_to(self._path, file):
+                            os.unlink(self._path)  # another user's, who is dead: it may be removed, and not written
+                finally:
+                    os.close(file)
                 continue
             holder = lease.read(self._path)
             if holder or time.monotonic() > until:
@@ -279,7 +286,13 @@ class _Kernel:
             file, is_ours = os.open(self._path, os.O_RDONLY), False
         locked = False
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if is_ours or error.errno != errno.EBADF:
+                    raise
+                # NFS locks exclusively only what may be written; this much says that nobody has it.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             locked = _leads_to(self._path, file)
         except BlockingIOError:
             pass
@@ -292,7 +305,7 @@ class _Kernel:
         """Return a file of our own, locked, in place of that of a holder who lives."""
         new = partial(self._path, disk.PROCESS)
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with self._quiet():
             os.replace(new, self._path)
         return file
@@ -318,5 +331,7 @@ class _Kernel:
 def _leads_to(path: str, file: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(file))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # the latter: of a file that another machine has removed
+            raise
         return False

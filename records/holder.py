@@ -67,8 +67,9 @@ class Holder:
         return started is not None and started != self.started
 
     def is_here(self) -> bool:
-        """Say whether its process can be ended from here."""
-        return not self.outlives and self.boot == _boot() and self.namespace == _namespace() and not self.is_gone()
+        """Say whether its process is known to be one that can be ended from here."""
+        here = bool(self.boot) and (self.boot, self.namespace) == (_boot(), _namespace())
+        return here and not self.outlives and not self.is_gone()
 
 
 def _user() -> str:

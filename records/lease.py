@@ -50,9 +50,9 @@ class Lease:
         self._path, self._holder, self._say = path, holder, say
         self._lost = False
         for _ in range(_ATTEMPTS):
-            self.left, generation = _look(path, take_over=take_over)
-            self._renewed = _now()
             with contextlib.suppress(Changed):  # given back or renewed since we have looked, or somebody was quicker
+                self.left, generation = _look(path, take_over=take_over)
+                self._renewed = _now()
                 self._generation = storage.write_bytes(path, holder.to_json(), generation=generation)
                 break
         else:
@@ -128,6 +128,7 @@ def _look(path: str, *, take_over: bool) -> tuple[Holder | None, int]:
 
     Raises:
         Held: somebody holds it.
+        Changed: it was given back while we looked.
     """
     generation = storage.generation(path)
     if not generation:
@@ -137,7 +138,12 @@ def _look(path: str, *, take_over: bool) -> tuple[Holder | None, int]:
         return holder, generation
     if holder and holder.outlives:
         raise Held(holder, None)
-    left = EXPIRE_SECONDS - storage.age(path)
+    try:
+        left = EXPIRE_SECONDS - storage.age(path)
+    except RemaskError as error:
+        if storage.generation(path) == generation:
+            raise
+        raise Changed(str(error)) from None
     if left > 0:
         raise Held(holder, left)
     return holder, generation

@@ -149,8 +149,8 @@ def test_detached_it_says_how_to_look_and_to_cancel_and_the_folder_stays_locked(
     assert status == 1
     assert re.fullmatch(
         r"error: gs://bucket/records/records: another job writes there, begun by \S+ on \S+ at \S+; wait for it, "
-        r"or choose another folder with OUT=, or take over with ARGS=--overwrite; if that job has ended without a data set, "
-        r"take over with ARGS=--overwrite\n",
+        r"or choose another folder with OUT=, or take over with ARGS=--overwrite; if that job has "
+        r"ended without a data set, take over with ARGS=--overwrite\n",
         err,
     )
     assert run("--detach", "--overwrite")[0] == 0

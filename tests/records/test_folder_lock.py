@@ -281,7 +281,9 @@ def test_where_the_system_tells_nothing_of_processes_only_time_tells(monkeypatch
     assert holder.is_gone()
     assert not dataclasses.replace(holder, boot="").is_gone()
     assert not dataclasses.replace(holder, pid=1 << 70).is_gone()
+    assert Holder.here("run").is_here()
     monkeypatch.setattr("records.holder.Path.read_text", lambda path: (_ for _ in ()).throw(PermissionError()))
+    assert not Holder.here("run").is_here()  # as one of another machine which tells as little would be
     assert not dataclasses.replace(Holder.here("run"), started="1").is_gone()
 
 
@@ -398,7 +400,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(place, monkeypa
     first, lock_file = take(place), fcntl.flock
 
     def late(file, operation):
-        if operation & fcntl.LOCK_NB and os.path.samestat(os.fstat(file), os.stat(f"{place}/.lock")):
+        if isinstance(file, int) and os.path.samestat(os.fstat(file), os.stat(f"{place}/.lock")):
             monkeypatch.setattr(fcntl, "flock", lock_file)
             first.release()
         lock_file(file, operation)
@@ -522,6 +524,125 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     assert refusal(take, f"{tmp_path}/file") == f"{tmp_path}/file: file exists"
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_disk_that_does_not_say_whose_lock_it_is_is_named(place, monkeypatch, number):
+    def failing(path, **options):
+        raise OSError(number, os.strerror(number))
+
+    lock = take(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", failing)
+        said = refusal(lock.check)
+    assert said.startswith(f"{place}: {os.strerror(number).lower()}")
+    lock.check()
+    lock.release()
+
+
+def test_a_lock_whose_file_another_machine_has_removed_is_lost(place, monkeypatch):
+    def stale(file):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    lock = take(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", stale)
+        assert "has taken it over" in refusal(lock.check)
+    lock.release()
+
+
+def test_no_lock_of_the_kernel_is_waited_for(place, monkeypatch):
+    lock_file, seen = fcntl.flock, []
+
+    def noted(file, operation):
+        seen.append(operation)
+        lock_file(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
+    take(place)
+    take(place, take_over=True).release()
+    assert seen
+    assert all(operation & fcntl.LOCK_NB for operation in seen)
+
+
+@pytest.fixture
+def nfs(monkeypatch):
+    """Let the kernel lock as on NFS: exclusively only what is open to be written."""
+    lock_file = fcntl.flock
+
+    def strict(file, operation):
+        number = file if isinstance(file, int) else file.fileno()
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock_file(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", strict)
+
+
+def test_what_another_user_has_left_on_a_network_disk_is_removed(nfs, place, anothers):
+    anothers(pid=ended())
+    with folder_lock.held(place, **RUN) as lock:
+        lock.check()
+    assert not storage.files(place)
+
+
+def test_what_another_user_holds_on_a_network_disk_stays(nfs, place, anothers):
+    left = anothers()
+    with open(f"{place}/.lock", "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert f"begun by {left.user} on {left.host} at {left.since}" in refusal(take, place)
+    assert folder_lock.is_held(place, left.id)
+
+
+def test_what_another_user_has_left_is_removed_while_nobody_else_may_replace_it(place, anothers, monkeypatch):
+    anothers(pid=ended())
+    unlink, seen = os.unlink, []
+
+    def noted(path):
+        folder = os.open(place, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seen.append("free")
+        except BlockingIOError:
+            seen.append("locked")
+        finally:
+            os.close(folder)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    take(place).release()
+    assert seen == ["locked", "locked"]
+
+
+def test_who_has_lost_the_race_for_a_dead_ones_lock_is_not_told_of_the_dead_one(place, monkeypatch):
+    monkeypatch.setattr(folder_lock, "_PATIENCE", 0.05)
+    leave_lock(place, pid=ended(), user="ann")
+    pwrite, said = os.pwrite, []
+
+    def late(file, written, offset):
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        said.append(refusal(take, place))
+        return pwrite(file, written, offset)
+
+    monkeypatch.setattr(os, "pwrite", late)
+    with folder_lock.held(place, **RUN) as lock:
+        assert lock.left.user == "ann"
+    assert f"{place}: another command writes there, and does not say who it is" in said[0]
+
+
+def test_a_folder_that_always_vanishes_is_named_and_not_made_as_fast_as_can_be(place, monkeypatch):
+    monkeypatch.setattr(folder_lock, "_PATIENCE", 0.05)
+    monkeypatch.setattr(folder_lock, "_PAUSE", 0.02)
+    opened, gone = os.open, []
+
+    def late(path, flags, *mode):
+        if path.endswith(".lock"):
+            gone.append(os.rmdir(place))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", late)
+    assert refusal(take, place) == f"{place}: no such file or directory"
+    assert len(gone) < 6
+
+
 # A lease
 
 
@@ -616,6 +737,32 @@ def test_of_two_that_find_it_dead_at_the_same_time_one_wins(folder, monkeypatch)
     assert "another run writes there" in refusal(take, folder)
     others[0].check()
     others[0].release()
+
+
+@LEASED
+def test_a_lock_that_is_given_back_while_its_age_is_asked_for_is_free(folder, monkeypatch):
+    first, age = take(folder), storage.age
+
+    def late(path):
+        monkeypatch.setattr(storage, "age", age)
+        first.release()
+        return age(path)
+
+    monkeypatch.setattr(storage, "age", late)
+    second = take(folder)
+    second.check()
+    second.release()
+
+
+@LEASED
+def test_a_lock_of_which_the_age_cannot_be_asked_for_is_not_taken(folder, monkeypatch):
+    def unwell(path):
+        raise RemaskError(f"{path}: not well")
+
+    lock = take(folder)
+    monkeypatch.setattr(storage, "age", unwell)
+    assert refusal(take, folder).endswith("not well")
+    lock.release()
 
 
 @LEASED
