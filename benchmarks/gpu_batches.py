@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.config import GPU_BATCHES, GpuCarryOptions
+from benchmarks.config import GPU_BATCHES, GPU_LENGTHS, GpuCarryOptions
 from benchmarks.step import CLS, WORDS, make_batch
 from records.errors import RemaskError
 
@@ -105,9 +105,10 @@ def read(path: str, *, length: int, rows: str, sequences: int) -> list[Batch]:
     if path:
         with _opened(path) as file:
             if _key(length, rows, ARRAYS[0]) not in file:
+                lengths = " ".join(map(str, sorted({*GPU_LENGTHS, length})))
                 raise RemaskError(
-                    f"{path}: it has no {rows} sequences of {length}; make it anew with "
-                    f"'python -m benchmarks gpu-carry --length {length}'"
+                    f"{path}: it has no {rows} sequences of {length}; make it anew of the same text, with 'make "
+                    f'bench-gpu-carry CSV=... TOKENIZER=... ARGS="--length {lengths}"\''
                 )
             whole = {name: file[_key(length, rows, name)] for name in ARRAYS}
     else:

@@ -17,13 +17,14 @@ FILE = "gpu.json"
 OURS = "remask"
 
 PEAKS = {
-    r"H200|H100(?!.*PCIe)|GH200": 989e12,
+    r"H[12]00.*NVL": 835e12,
     r"H100.*PCIe": 756e12,
-    r"A100": 312e12,
+    r"H200|H100|GH200": 989e12,
+    r"A100\b": 312e12,
     r"L4\b": 121e12,
 }
 """Dense bfloat16 FLOP/s by the name that a device goes by, from NVIDIA's data sheets (half of what they give "with
-sparsity")."""
+sparsity"). The first name that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class _File:
 def peak(device: str) -> float:
     """Return the most dense bfloat16 FLOP/s of a device, 0 where it is not known.
 
-    >>> peak("NVIDIA H200"), peak("NVIDIA H100 PCIe"), peak("NVIDIA L40S"), peak("cpu")
-    (989000000000000.0, 756000000000000.0, 0.0, 0.0)
+    >>> [peak(f"NVIDIA {name}") / 1e12 for name in ("H200", "H100 NVL", "H100 PCIe", "RTX A1000")]
+    [989.0, 835.0, 756.0, 0.0]
     """
     return next((flops for name, flops in PEAKS.items() if re.search(name, device)), 0.0)
 

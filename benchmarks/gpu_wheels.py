@@ -58,7 +58,10 @@ def unpack(folder: str, into: str) -> list[str]:
         if _installed(wheel.stem.partition("-")[0]):
             continue
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        again = f"make it anew, where there is a network: .venv/bin/python -m benchmarks gpu-carry --python {version}"
+        again = (
+            f"make it anew of the same text, where there is a network: make bench-gpu-carry CSV=... TOKENIZER=... "
+            f'ARGS="--python {version}"'
+        )
         if not fits(python, sys.version_info[:2]):
             raise RemaskError(f"{wheel}: it is for {python}, and this is Python {version}; {again}")
         try:

@@ -78,7 +78,9 @@ def test_of_fewer_sequences_than_a_batch_holds_some_come_again(made):
 
 
 def test_a_length_that_is_not_there_is_refused(made):
-    with pytest.raises(RemaskError, match=r"it has no padded sequences of 64; .* gpu-carry --length 64'"):
+    with pytest.raises(
+        RemaskError, match=r"it has no padded sequences of 64; .*make bench-gpu-carry CSV=.*--length 64 128 512"
+    ):
         gpu_batches.read(made[0], length=64, rows="padded", sequences=1)
 
 

@@ -33,7 +33,9 @@ def test_only_what_is_not_installed_is_unpacked(tmp_path):
 
 def test_one_for_another_python_is_refused(tmp_path):
     wheel(tmp_path, "not_there-1.0-cp27-cp27-win32.whl")
-    with pytest.raises(RemaskError, match=r"is for cp27, and this is Python 3\.\d+; .* gpu-carry --python 3\.\d+$"):
+    with pytest.raises(
+        RemaskError, match=r"is for cp27, and this is Python 3\.\d+; .*make bench-gpu-carry CSV=.*--python 3\.\d+\"$"
+    ):
         gpu_wheels.unpack(str(tmp_path), str(tmp_path / "into"))
 
 

@@ -21,7 +21,7 @@ SAMPLE, WANTED = 400, 0.85
 
 
 def main() -> int:
-    """Try the mutants that are not known to be killed yet; return 1 where too many survive."""
+    """Try the mutants of which nothing is known yet; return 1 where too many survive."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument(
         "files", nargs="*", help="modules to mutate, of those in tests/mutants/modules.py; all by default"
@@ -39,6 +39,8 @@ def main() -> int:
     wanted = [draft.written() for draft in drawn if not options.files or draft.file in options.files]
     kind = "all" if len(drawn) == len(made) else f"a sample of {len(drawn)} of the"
     print(f"{kind} {len(made)} mutants; {len(wanted)} of them in what was asked for", flush=True)
+    if not wanted:
+        parser.error("the sample has none of what was asked for; give a larger --sample, or --all")
 
     known = _known()
     begun = [(mutant, known[mutant.id]) for mutant in wanted if mutant.id in known]
@@ -100,11 +102,11 @@ def _tell(mutant: Mutant, outcome: Outcome, count: str, tests: str) -> None:
 
 
 def _known() -> dict[str, str]:
-    """Return what is known of mutants by their ids. That one survives counts only while its tests stay the same."""
+    """Return what is known of mutants by their ids, as long as their tests stay the same: another may kill, or not."""
     lines = FOUND.read_text(encoding="utf-8").splitlines() if FOUND.exists() else []
     now = {_digest(tests) for tests in MODULES.values()}
     found = [json.loads(line) for line in lines]
-    return {each["id"]: each["result"] for each in found if each["result"] != "survived" or each["tests"] in now}
+    return {each["id"]: each["result"] for each in found if each["tests"] in now}
 
 
 def _digest(tests: Sequence[str]) -> str:
