@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, cast
 
 from pipelines.rows import Scanner, parse_first_row, unquoted
-from records import storage, typed_json
+from records import disk, storage, typed_json
 from records.errors import RemaskError
 
 _HEADER_BYTES = 1 << 18
@@ -69,6 +69,7 @@ def find_sources(patterns: Sequence[str]) -> tuple[str, ...]:
         else:
             paths = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
             files = [os.path.normpath(path) for path in paths if not os.path.isdir(path)]
+            disk.check_names(files)
             found.update((os.path.realpath(file), file) for file in files)
         if not files and storage.exists(pattern):
             raise RemaskError(f"{pattern}: is a directory, expected CSV files: give '{storage.join(pattern, '*.csv')}'")

@@ -55,10 +55,19 @@ def matching(pattern: str) -> list[str]:
         if local(pattern).is_file():
             return [pattern]
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
-    for path in found:
+    check_names(found)
+    return found
+
+
+def check_names(paths: Sequence[str]) -> None:
+    """Refuse names that a manifest, which is UTF-8, could not hold.
+
+    Raises:
+        RemaskError: names the first of them.
+    """
+    for path in paths:
         if byte := undecoded(path):
             raise RemaskError(f"{path}: byte {byte} in its name is no UTF-8, in which a manifest is; rename the file")
-    return found
 
 
 def files(folder: str) -> dict[str, File]:
