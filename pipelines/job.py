@@ -53,7 +53,7 @@ def main(options: RecordsOptions) -> int:
             print(said)
             lock.release()
             return 0
-        with _blocks(options) as blocks:
+        with _blocks(options, lock) as blocks:
             ended = _run(options, lock, blocks)
     except engine.GoesOn:
         lock.leave()
@@ -168,7 +168,11 @@ def _finished(options: RecordsOptions, lock: Lock) -> str:
     if not _holds_data(options):
         return ""
     path, work = storage.join(options.folder, MANIFEST_JSON), storage.join(options.folder, WORK)
-    made = Manifest.from_json(storage.read_bytes(path), name=path)
+    content = storage.read_bytes(path)
+    try:
+        made = Manifest.from_json(content, name=path)
+    except RemaskError as error:
+        raise RemaskError(f"{error}; to replace what is there, add ARGS=--overwrite") from None
     job = str(made.job.get("id"))
     was_killed = (lock.left is not None and lock.left.id == job) or storage.exists(storage.join(work, job))
     storage.remove(work)
@@ -249,15 +253,25 @@ def _texts(sources: Sequence[str], options: RecordsOptions) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _blocks(options: RecordsOptions) -> Iterator[str]:
-    """Give a folder for block files, on the disk of this machine; "" where the job does not run on this machine."""
+def _blocks(options: RecordsOptions, lock: Lock) -> Iterator[str]:
+    """Give a folder for block files, on the disk of this machine; "" where the job does not run on this machine.
+
+    They are as large as the corpus, so that they do not stay where the job fails.
+    """
     if options.runner != "local":
         yield ""
     elif storage.is_remote(options.folder):
         with tempfile.TemporaryDirectory(prefix="remask-") as folder:
             yield folder
     else:
-        yield storage.join(options.folder, WORK, "blocks")
+        folder = storage.join(options.folder, WORK, "blocks")
+        try:
+            yield folder
+        except BaseException:
+            with contextlib.suppress(RemaskError):  # what was wrong before is to be told
+                lock.check()
+                storage.remove(folder)
+            raise
 
 
 def _run(options: RecordsOptions, lock: Lock, blocks: str) -> int | None:

@@ -74,8 +74,16 @@ def lost(folder: str, what: str) -> str:
 
 
 def _clean(folder: str, job: str) -> None:
-    """Remove what is of no use in a data set, and give its folder back: in this order, for it is ours no more then."""
+    """Remove what is of no use in a data set, and give its folder back: in this order, for it is ours no more then.
+
+    What the workers of this job that died have left of files is removed, too. Where the folder is another job's by now,
+    only what has this one's name is.
+    """
+    if not folder_lock.is_held(folder, job):
+        storage.remove(storage.join(folder, WORK, job))
+        return
     storage.remove(storage.join(folder, WORK))
+    storage.remove_partial(folder)
     folder_lock.end(folder, job)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import documents, job, shards, tokens
+from pipelines import documents, job, publish, shards, tokens
 from pipelines.__main__ import COMMANDS
 from pipelines.blocks import BUCKETS
 from pipelines.clean import clean
@@ -159,7 +159,7 @@ def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run,
     (tmp_path / "c.csv.gz").write_bytes(packed)
     monkeypatch.setattr(job, "PIECE_BYTES", 2_000)
     assert run("--csv", tmp_path / "*.csv*")[0] == 0
-    monkeypatch.setattr(job, "_blocks", lambda options: contextlib.nullcontext(""))
+    monkeypatch.setattr(job, "_blocks", lambda options, lock: contextlib.nullcontext(""))
     assert run("--csv", tmp_path / "*.csv*", out="travelled")[0] == 0
     assert shards_of(tmp_path / "travelled") == shards_of(tmp_path / "out")
     assert data_part(tmp_path / "travelled") == data_part(tmp_path / "out")
@@ -472,6 +472,38 @@ def test_a_job_that_is_told_to_stop_gives_its_folder_back_and_says_no_more(tmp_p
     left = {each.name for each in (tmp_path / "out").iterdir()}
     assert left <= {"tokenizer.json", "tokenizer_config.json", ".work"}
     assert not list((tmp_path / "out").rglob("*.partial"))
+    assert not (tmp_path / "out" / ".work" / "blocks").exists()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_job_that_fails_removes_its_blocks_unless_the_folder_is_anothers(run, tmp_path, monkeypatch, taken):
+    path, out, others, seen = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out", [], []
+
+    def fails(folder, data):
+        seen.extend(out.glob(".work/blocks/*"))
+        if taken:
+            others.append(folder_lock.take(folder, what="job", instead="", take_over=True))
+        raise RemaskError("it fails")
+
+    monkeypatch.setattr(publish, "_check_shards", fails)
+    status, _, err = run("--csv", path)
+    assert (status, err.splitlines()[-1]) == (1, "error: it fails")
+    assert seen
+    assert (out / ".work" / "blocks").exists() == taken
+    for other in others:
+        other.release()
+
+
+@pytest.mark.parametrize("content", ["{", '{"format_version": 1}'])
+def test_a_manifest_that_cannot_be_read_is_replaced_where_that_is_said(run, tmp_path, content):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    (out / ".work").mkdir(parents=True)
+    (out / "manifest.json").write_text(content)
+    status, _, err = run("--csv", path)
+    assert status == 1
+    assert err.startswith(f"error: {out}/manifest.json: ")
+    assert err.endswith("; to replace what is there, add ARGS=--overwrite\n")
+    assert run("--csv", path, "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize("moment", BEFORE_THE_MANIFEST)

@@ -34,7 +34,8 @@ def shape(request, tmp_path):
     storage.write_bytes(f"{folder}/{SHARD.file}", CONTENT)
     storage.write_bytes(f"{shape.letters}/000001-0.jsonl", b"second\n")
     storage.write_bytes(f"{shape.letters}/000000-0.jsonl", b"first\n")
-    storage.write_bytes(f"{shape.letters}/000000-0.jsonl.0-1.partial", b"left by a worker that was killed\n")
+    for path in (f"{shape.letters}/000000-0.jsonl", f"{folder}/{SHARD.file}"):
+        storage.write_bytes(f"{path}.0123abcd.partial", b"left by a worker that was killed\n")
     yield shape
     lock.release()
 
@@ -67,6 +68,21 @@ def test_the_manifest_comes_last_and_work_is_gone(shape):
     assert made.job == {"id": shape.job, "created": "now"}
     assert storage.read_bytes(f"{shape.folder}/dead_letters.jsonl") == b"first\nsecond\n"
     assert not storage.exists(f"{shape.folder}/.work")
+    assert set(storage.files(shape.folder)) == {SHARD.file, "dead_letters.jsonl", "manifest.json", ".lock"}
+
+
+def test_an_engine_that_runs_it_twice_does_not_touch_what_is_another_jobs_by_then(shape):
+    run(shape)
+    other = take_over(shape)
+    storage.write_bytes(f"{shape.folder}/.work/{shape.job}/sources.json", b"ours")
+    theirs = (f".work/{other.id}/sources.json", ".work/blocks/0.block", f"{SHARD.file}.0123abcd.partial")
+    for name in theirs:
+        storage.write_bytes(f"{shape.folder}/{name}", b"theirs")
+    run(shape)
+    assert all(storage.exists(f"{shape.folder}/{name}") for name in theirs)
+    assert not storage.exists(f"{shape.folder}/.work/{shape.job}/sources.json")
+    other.check()
+    other.release()
 
 
 def test_an_engine_may_run_it_twice(shape):
