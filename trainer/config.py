@@ -249,7 +249,8 @@ class TrainOptions:
             "shuffle_examples",
         )
         for name in positive:
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            require(1 <= value < 2**31, name, value, "1 to 2**31 - 1, as devices count")
         for name in ("global_batch_size", "per_replica_batch_size"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
             _require_batch(getattr(self, name), name)
@@ -281,7 +282,11 @@ class TrainOptions:
                 f"a folder in a bucket, as in RUN=gs://BUCKET/run, since the hosts of TPU {self.tpu} write there, too",
             )
         require("" not in self.probes or self.probes == NO_PROBES, "probes", "an empty one", "none beside others")
-        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+        _require_seed(self.seed)
+
+
+def _require_seed(seed: int) -> None:
+    require(0 <= seed < 2**63, "seed", seed, "0 to 2**63 - 1")
 
 
 def is_remote_tpu(tpu: str) -> bool:
@@ -413,3 +418,4 @@ class ShowOptions:
     def __post_init__(self) -> None:
         require(self.n >= 1, "n", self.n, "at least 1")
         require(0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "more than 0, at most 1")
+        _require_seed(self.seed)

@@ -13,6 +13,7 @@ from trainer.config import (
     ExportOptions,
     FillMaskOptions,
     ModelConfig,
+    ShowOptions,
     TrainOptions,
 )
 
@@ -106,7 +107,8 @@ def test_padding_that_is_that_of_the_records(value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_steps": 0}, "train_steps: found 0, expected at least 1"),
+        ({"train_steps": 0}, "train_steps: found 0, expected 1 to 2**31 - 1, as devices count"),
+        ({"train_steps": 2**31}, "train_steps: found 2147483648, expected 1 to 2**31 - 1, as devices count"),
         ({"global_batch_size": -1}, "global_batch_size: found -1, expected 0 or more"),
         (
             {"global_batch_size": 2**20 + 1},
@@ -174,6 +176,8 @@ def test_other_commands_check_theirs():
     assert str(refused.value) == (
         "text: nothing to fill; give a text, such as TEXT='The film was [MASK].', or - for standard input"
     )
+    with pytest.raises(RemaskError, match=r"^seed: found -1, expected 0 to "):
+        ShowOptions(seed=-1)
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 0, expected at least 1$"):
         EvaluateOptions(global_batch_size=0)
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 9999999, expected at most "):
