@@ -126,7 +126,7 @@ def message(error: object) -> str:
     >>> message("Traceback ...\nrecords.errors.RemaskError: a.csv: is empty [while running 'Pieces']")
     'a.csv: is empty'
     """
-    found = re.search(r"records\.errors\.(?:RemaskError|Changed): (.*)", str(error))
+    found = re.search(r"records\.errors\.\w+: (.*)", str(error))
     said = str(error) if isinstance(error, RemaskError) else found[1] if found else ""
     return said.split(" [while running ")[0]
 

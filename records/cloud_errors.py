@@ -27,12 +27,8 @@ _NOT_REACHED = "Google Cloud Storage cannot be reached"
 _BREAKS = "the connection to Google Cloud Storage breaks"
 _STALLS = "nothing arrives from Google Cloud Storage"
 _CURL = {18: _BREAKS, 52: _BREAKS, 55: _BREAKS, 56: _BREAKS, 28: _STALLS, 42: _STALLS}  # 42: TensorFlow has had enough
-_CONNECTION = (
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-    ConnectionError,
-    auth.TransportError,
-)
+# OSError: what the system and TLS have to say of a connection; what they say of the disk is explained where it is used.
+_CONNECTION = (OSError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, auth.TransportError)
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.HTTPException)
 
 

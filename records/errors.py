@@ -9,5 +9,9 @@ class RemaskError(Exception):
     """
 
 
+class Damaged(RemaskError):
+    """What a file holds was read, and is not what was written; asking again will not help."""
+
+
 class Changed(RemaskError):
     """A file was to be written only as long as it was as known, and it is not any more."""

@@ -426,7 +426,8 @@ class _Part(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what comes next."""
         wanted = memoryview(buffer)[: max(0, self.size - self._place)]
-        read = os.preadv(self._file, [wanted], self._start + self._place)
+        with disk.explaining(tempfile.gettempdir()):
+            read = os.preadv(self._file, [wanted], self._start + self._place)
         self._place += read
         return read
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from records.errors import RemaskError
 
 _SECONDS = 5  # within which the hub must answer at all; names that no server resolves and several addresses included
+# (where its client's own HF_HUB_ETAG_TIMEOUT is set, that counts)
 
 
 def fetch(name: str, files: Sequence[str], *, needs: Sequence[Sequence[str]]) -> str:
@@ -79,10 +80,11 @@ def _offline() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE=1 forbids to ask the HuggingFace hub"
     ended: list[str] = []
+    seconds = constants.HF_HUB_ETAG_TIMEOUT if "HF_HUB_ETAG_TIMEOUT" in os.environ else _SECONDS
 
     def ask() -> None:
         try:
-            get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+            get_session().head(constants.ENDPOINT, timeout=seconds)
             ended.append("")
         except Exception as error:  # of an HTTP library that is the hub's choice
             ended.append(_first_line(error))
@@ -90,8 +92,8 @@ def _offline() -> str:
     # No timeout of the client's bounds the look-up of a name, nor all addresses of a name together.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(_SECONDS)
-    why = ended[0] if ended else f"no answer within {_SECONDS} s"
+    asking.join(seconds)
+    why = ended[0] if ended else f"no answer within {seconds} s; to wait longer set HF_HUB_ETAG_TIMEOUT"
     return why and f"the HuggingFace hub cannot be reached ({why})"
 
 

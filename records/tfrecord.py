@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from records.errors import RemaskError
+from records.errors import Damaged
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 
@@ -79,23 +79,23 @@ def read(file: IO[bytes], *, name: str, compress: bool = False) -> Iterator[byte
     """Yield the payloads of an open file, checking both CRCs of each.
 
     Raises:
-        RemaskError: a record is cut short or fails its CRC; the text names the file and the record, counted from 0.
+        Damaged: a record is cut short or fails its CRC; the text names the file and the record, counted from 0.
     """
     stream: IO[bytes] = gzip.GzipFile(fileobj=file, mode="rb") if compress else file  # type: ignore[assignment]
     index = 0
     try:
         while header := stream.read(_HEADER.size):
             if len(header) < _HEADER.size:
-                raise RemaskError(f"{name}, record {index}: the file ends inside the record's header")
+                raise Damaged(f"{name}, record {index}: the file ends inside the record's header")
             length, length_crc = _HEADER.unpack(header)
             if masked_crc(header[:8]) != length_crc:
-                raise RemaskError(f"{name}, record {index}: the CRC of its length is wrong")
+                raise Damaged(f"{name}, record {index}: the CRC of its length is wrong")
             payload, footer = stream.read(length), stream.read(_FOOTER.size)
             if len(payload) < length or len(footer) < _FOOTER.size:
-                raise RemaskError(f"{name}, record {index}: the file ends inside the record")
+                raise Damaged(f"{name}, record {index}: the file ends inside the record")
             if _FOOTER.pack(masked_crc(payload)) != footer:
-                raise RemaskError(f"{name}, record {index}: the CRC of its content is wrong")
+                raise Damaged(f"{name}, record {index}: the CRC of its content is wrong")
             yield payload
             index += 1
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RemaskError(f"{name}, record {index}: the compressed file is damaged ({error})") from error
+        raise Damaged(f"{name}, record {index}: the compressed file is damaged ({error})") from error

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from records import example, storage, tfrecord
 from records.config import VerifyOptions
-from records.errors import RemaskError
+from records.errors import Damaged, RemaskError
 from records.frame import Frame, Sum64
 from records.manifest import SPLITS, Shard
 from records.reader import DataSet, open_without_shards
@@ -54,10 +54,18 @@ def main(options: VerifyOptions) -> int:
 
 
 def _fault(data_set: DataSet, shard: Shard) -> str:
-    """Return what is wrong with a shard; nothing where it is whole."""
+    """Return what is wrong with a shard; nothing where it is whole.
+
+    Raises:
+        RemaskError: it is there and cannot be read, of which nothing follows for what it holds.
+    """
     try:
         check_shard(data_set, shard)
+    except Damaged as error:
+        return str(error)
     except RemaskError as error:
+        if storage.exists(data_set.path(shard.file)):
+            raise
         return str(error)
     return ""
 
@@ -66,7 +74,7 @@ def check_shard(data_set: DataSet, shard: Shard) -> Counts:
     """Read a shard whole and hold it against the manifest.
 
     Raises:
-        RemaskError: names the shard, the record where one is to blame, what was found and what was expected.
+        Damaged: names the shard, the record where one is to blame, what was found and what was expected.
     """
     path = data_set.path(shard.file)
     with storage.open_read(path) as file:
@@ -75,10 +83,10 @@ def check_shard(data_set: DataSet, shard: Shard) -> Counts:
     counts = {"examples": found.examples, "segments": found.segments, "tokens": found.tokens}
     for name, count in {**counts, "bytes": storage.size(path)}.items():
         if count != getattr(shard, name):
-            raise RemaskError(f"{path}: {count:,} {name}, the manifest says {getattr(shard, name):,}")
+            raise Damaged(f"{path}: {count:,} {name}, the manifest says {getattr(shard, name):,}")
     for name, checksum in {"crc32c": storage.crc32c(path), "sum64": found.sum64}.items():
         if checksum != getattr(shard, name):
-            raise RemaskError(f"{path}: {name} is {checksum}, the manifest says {getattr(shard, name)}")
+            raise Damaged(f"{path}: {name} is {checksum}, the manifest says {getattr(shard, name)}")
     return found
 
 
@@ -92,7 +100,7 @@ def _counted(data_set: DataSet, path: str, payloads: Iterator[bytes]) -> Counts:
         input_ids, example_ids = decoded(batch, path, first, frame)
         for reason, wrong in _faults(input_ids, example_ids, last, data_set):
             if wrong.any():
-                raise RemaskError(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
+                raise Damaged(f"{path}, record {first + int(np.argmax(wrong))}: {reason}")
         total += (len(batch), int((input_ids == cls_id).sum()), int((input_ids != PAD_ID).sum()))
         last = int(example_ids[-1])
         checksum.add(np.frombuffer(b"".join(map(tfrecord.framed, batch)), np.uint8).reshape(-1, frame.size))
@@ -110,13 +118,13 @@ def decoded(batch: list[bytes], path: str, first: int, frame: Frame) -> tuple[ND
         frame: the layout of a record.
 
     Raises:
-        RemaskError: names the record that has another layout.
+        Damaged: names the record that has another layout.
     """
     try:
         return example.decode(batch, frame)
     except ValueError as error:
         if len(batch) == 1:
-            raise RemaskError(f"{path}, record {first}: {error}") from None
+            raise Damaged(f"{path}, record {first}: {error}") from None
         middle = len(batch) // 2
         decoded(batch[:middle], path, first, frame)
         return decoded(batch[middle:], path, first + middle, frame)

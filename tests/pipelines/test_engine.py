@@ -153,6 +153,7 @@ def test_a_rehearsal_changes_nothing(run, tmp_path):
             "a.csv: is empty",
         ),
         ("RuntimeError: records.errors.Changed: gs://b/a: written meanwhile", "gs://b/a: written meanwhile"),
+        ("RuntimeError: records.errors.Damaged: out/a: a CRC is wrong", "out/a: a CRC is wrong"),
         ("Traceback ...\nValueError: our own fault", ""),
     ],
 )

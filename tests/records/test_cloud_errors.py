@@ -1,3 +1,6 @@
+import socket
+import ssl
+
 import pytest
 
 from records import cloud_errors
@@ -77,6 +80,20 @@ def test_a_connection(code, meaning, fault):
     assert said(f"All 3 retry attempts failed. The last failure: Error executing an HTTP request: {failure}") == (
         f"{SHARD}: {fault} ({meaning}); look at the network; tried 4 times"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (TimeoutError("The read operation timed out"), "nothing arrives from Google Cloud Storage (TimeoutError)"),
+        (ssl.SSLEOFError(8, "EOF occurred"), "Google Cloud Storage cannot be reached (SSLEOFError)"),
+        (socket.gaierror(-3, "Temporary failure"), "Google Cloud Storage cannot be reached (gaierror)"),
+        (OSError(113, "No route to host"), "Google Cloud Storage cannot be reached (OSError)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_system_says_of_a_connection_is_explained(error, fault):
+    assert str(cloud_errors.explained("gs://bucket/a", error)) == f"gs://bucket/a: {fault}; look at the network"
 
 
 @pytest.mark.parametrize("message", ["", "No such file: /out/train", f"Incompatible shapes{READING}"])

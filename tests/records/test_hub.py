@@ -154,13 +154,17 @@ def test_what_a_repository_does_not_have_is_for_the_caller_to_say(tmp_path, endp
     assert sorted(path.name for path in Path(done.stdout.strip()).iterdir()) == sorted(FILES)
 
 
-def test_a_hub_that_answers_without_an_end_is_not_waited_for(tmp_path):
+@pytest.mark.parametrize(
+    ("environment", "seconds"), [({}, 5), ({"HF_HUB_ETAG_TIMEOUT": "1"}, 1)], ids=["as-ever", "as-asked"]
+)
+def test_a_hub_that_answers_without_an_end_is_not_waited_for(tmp_path, environment, seconds):
     """Each byte comes in time, so that no time limit of the client's own is ever reached."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=trickle, args=[server], daemon=True).start()
-        done = fetched("toy/bert", tmp_path, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}")
+        done = fetched("toy/bert", tmp_path, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}", **environment)
     assert done.stderr == (
-        "it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached (no answer within 5 s)\n"
+        f"it is no folder, it was not fetched before, and the HuggingFace hub cannot be reached (no answer within "
+        f"{seconds} s; to wait longer set HF_HUB_ETAG_TIMEOUT)\n"
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from records import manifest, reader, storage, verify
+from records import gcs, manifest, reader, storage, verify
 from records.config import VerifyOptions
 from records.errors import RemaskError
 from tests.records import made
@@ -115,6 +115,25 @@ def test_a_shard_cut_between_records(folder, capsys):
 def test_a_shard_that_is_missing(folder, capsys):
     (folder / TRAIN).unlink()
     assert damage(folder, capsys) == ": no such file or directory"
+
+
+def test_a_shard_that_cannot_be_read_is_not_said_to_be_damaged(folder, capsys):
+    (folder / TRAIN).unlink()
+    (folder / TRAIN).mkdir()
+    lines, said = verdicts(folder, capsys)
+    assert said == f"DIR/{TRAIN}: is a directory"
+    assert not [line for line in lines if line.startswith("DAMAGED")]
+
+
+@pytest.mark.cloud
+def test_a_bucket_that_is_not_well_damages_nothing(tmp_path, cloud, capsys, monkeypatch):
+    monkeypatch.setattr(gcs, "PATIENCE", 0.2)
+    for name, content in ((path.name, path.read_bytes()) for path in Path(made.data_set(tmp_path)).iterdir()):
+        cloud.storage.put("bucket", f"set/{name}", content)
+    cloud.fail(lambda request: ".tfrecord" in request.path, 503, times=1 << 20)
+    with pytest.raises(RemaskError, match=r"\.tfrecord: Google Cloud Storage is not well \(503"):
+        verify.main(VerifyOptions("gs://bucket/set"))
+    assert "DAMAGED" not in capsys.readouterr().out
 
 
 def test_swapped_shards_of_the_same_size(folder, capsys):

@@ -1,11 +1,11 @@
 """A notice of this machine's end stops a run as SIGTERM does."""
 
 import signal
-import time
 
 import pytest
 
 from records import metadata
+from tests import processes
 from tests.cloud.metadata import running
 from trainer import notices
 
@@ -21,13 +21,6 @@ def server(monkeypatch):
         yield server
 
 
-def wait_until(true):
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [("instance/preempted", "TRUE"), ("instance/maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")],
@@ -35,10 +28,10 @@ def wait_until(true):
 def test_a_notice_is_remembered_and_announced_once(server, key, value):
     said = []
     with notices.watched(said.append) as noticed:
-        wait_until(lambda: len(server.asked) > 4)
+        processes.wait_for(lambda: len(server.asked) > 4)
         assert noticed() == 0
         server.values[key] = value
-        wait_until(noticed)
+        processes.wait_for(noticed)
         assert noticed() == signal.SIGTERM
     assert said == [
         f"Google Cloud gives notice ({key} is {value}): finishing the steps that are under way, then saving"
@@ -51,14 +44,23 @@ def test_a_machine_that_migrates_lives_on(server):
 
 
 def test_a_server_that_is_gone_for_a_while_is_no_notice(server, monkeypatch):
+    given, asked = notices.given, []
+
+    def counted():
+        asked.append(given())
+        return asked[-1]
+
+    monkeypatch.setattr(notices, "given", counted)
     with notices.watched(print) as noticed:
-        wait_until(lambda: server.asked)
+        processes.wait_for(lambda: server.asked)
         monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:1")
-        time.sleep(0.05)
-        server.values["instance/preempted"] = "TRUE"
+        for value in ("FALSE", "TRUE"):  # at the second change a question from before the first has had its answer
+            server.values["instance/preempted"] = value
+            before = len(asked)
+            processes.wait_for(lambda before=before: len(asked) > before + 1)
         assert noticed() == 0
         monkeypatch.setenv("GCE_METADATA_HOST", server.address)
-        wait_until(noticed)
+        processes.wait_for(noticed)
 
 
 def test_elsewhere_nobody_is_asked(server, monkeypatch):
