@@ -370,7 +370,7 @@ def _crc32c(file: Any) -> int:
 
 
 class _Spool(tempfile.SpooledTemporaryFile):
-    """A file in memory, or on the disk where it has grown large. That the disk is full is explained as that."""
+    """A file in memory, or on the disk where it has grown large. What is wrong with the disk is explained as that."""
 
     def write(self, content: Any) -> int:
         """Write at the end of it."""
@@ -381,6 +381,11 @@ class _Spool(tempfile.SpooledTemporaryFile):
         """Write each."""
         for content in contents:
             self.write(content)
+
+    def read(self, *size: int) -> bytes:
+        """Read so many bytes, or all there are."""
+        with disk.explaining(tempfile.gettempdir()):
+            return bytes(super().read(*size))
 
     def seek(self, *place: int) -> int:
         """Move to a place; what was written is on the disk from then on."""

@@ -586,3 +586,12 @@ def test_a_network_that_is_not_there(cloud, monkeypatch):
         "gs://bucket/one: Google Cloud Storage cannot be reached (ConnectionRefusedError); look at the network, and at "
         "the proxy that HTTPS_PROXY names; tried for 0 s"
     )
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="this system has no /proc/self/mem")
+def test_a_disk_that_does_not_give_back_what_is_to_be_sent_is_not_taken_for_the_network():
+    with open("/proc/self/mem", "rb", 0) as file:
+        spool = gcs._Spool(1)
+        spool._file = file
+        for call in (lambda: spool.read(10), lambda: gcs._Part(file.fileno(), 0, 10).readinto(bytearray(10))):
+            assert refusal(call) == f"{tempfile.gettempdir()}: input/output error"
