@@ -168,6 +168,13 @@ def test_a_hub_that_answers_without_an_end_is_not_waited_for(tmp_path, environme
     )
 
 
+@pytest.mark.parametrize(("environment", "waits"), [({}, False), ({"HF_HUB_ETAG_TIMEOUT": "200"}, True)])
+def test_a_slow_hub_is_waited_for_where_that_is_asked_for(tmp_path, endpoint, environment, waits):
+    program = "from records import hub; hub._SECONDS = 1e-9; print(hub._offline())"
+    said = with_hub([sys.executable, "-c", program], tmp_path, endpoint=endpoint, **environment)
+    assert (said.stdout == "\n") == waits, said
+
+
 def trickle(server: socket.socket) -> None:
     """Answer one request, a byte a second; after 20 of them the answer is whole."""
     with server.accept()[0] as connection:
