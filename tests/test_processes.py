@@ -132,7 +132,7 @@ def test_nothing_waits_for_ever():
     """Processes are started by way of `tests.processes`, which limits them; what else is waited for gets a limit."""
     tests, others = (
         ROOT / "tests",
-        {"cloud/__main__.py", "benchmarks/made.py"},
+        {"cloud/__main__.py", "benchmarks/made.py", "mutants/tried.py"},
     )  # which run alone, for as long as may be
     found = []
     for path in sorted({*tests.rglob("*.py")} - {Path(processes.__file__), *(tests / other for other in others)}):

@@ -75,13 +75,31 @@ class Checkpoint:
     run: Run
     evaluations: tuple[Evaluation, ...]  # all so far, in order of step
 
-    def to_json(self) -> str:
-        """Return the text of `checkpoint.json`."""
-        said = dataclasses.asdict(self)
-        return json.dumps({"checkpoint": said, "checksum": _checksum(said)}, indent=1, sort_keys=True) + "\n"
+
+_SHOWN = 6  # variables that do not fit
+_REMOVE = "it is damaged: copy the checkpoint again, or remove its folder"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What `checkpoint.json` holds."""
+
+    checkpoint: Checkpoint
+    state_crc32c: str  # of `state.npz`, 8 hexadecimal digits
+    checksum: str  # CRC-32C of the other two as JSON without blanks, 8 hexadecimal digits
 
     @classmethod
-    def from_json(cls, text: bytes, *, name: str) -> "Checkpoint":
+    def of(cls, checkpoint: Checkpoint, state_crc32c: str) -> "_Stored":
+        """Return it with its checksum."""
+        said = {"checkpoint": dataclasses.asdict(checkpoint), "state_crc32c": state_crc32c}
+        return cls(checkpoint, state_crc32c, _checksum(said))
+
+    def to_json(self) -> str:
+        """Return the text of `checkpoint.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes, *, name: str) -> "_Stored":
         """Read what `to_json` wrote.
 
         Raises:
@@ -95,27 +113,15 @@ class Checkpoint:
                     f"{name}: has no checksum, so an earlier remask has written it, which alone can read it; go on "
                     f"with that one, or begin a new run with another RUN="
                 )
-            stored = typed_json.read(_Stored, text, name=name, advice=_REMOVE)
+            stored = typed_json.read(cls, text, name=name, advice=_REMOVE)
         except _Earlier:
             raise
         except RemaskError as error:
             raise Damaged(str(error)) from error
-        found = _checksum(said["checkpoint"])
+        found = _checksum({name: value for name, value in said.items() if name != "checksum"})
         if found != stored.checksum:
             raise Damaged(f"{name}: its checksum is {found}, expected {stored.checksum}, which it says; {_REMOVE}")
-        return stored.checkpoint
-
-
-_SHOWN = 6  # variables that do not fit
-_REMOVE = "it is damaged: copy the checkpoint again, or remove its folder"
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What `checkpoint.json` holds."""
-
-    checkpoint: Checkpoint
-    checksum: str  # CRC-32C of the checkpoint as JSON without blanks, 8 hexadecimal digits
+        return stored
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation | None:
@@ -147,7 +153,8 @@ def save(folder: str, checkpoint: Checkpoint, variables: Mapping[str, keras.Vari
                 raise FloatingPointError(f"{name} holds values that are no finite numbers")
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
-    storage.write_bytes(storage.join(path, CHECKPOINT_JSON), checkpoint.to_json().encode())
+    stored = _Stored.of(checkpoint, storage.crc32c(storage.join(path, STATE_NPZ)))
+    storage.write_bytes(storage.join(path, CHECKPOINT_JSON), stored.to_json().encode())
     return path
 
 
@@ -185,30 +192,35 @@ def read_json(path: str) -> Checkpoint:
         Damaged: it is damaged, or says another step than the name of its folder.
         RemaskError: it cannot be read.
     """
-    name = storage.join(path, CHECKPOINT_JSON)
-    found = Checkpoint.from_json(storage.read_bytes(name), name=name)
-    if path_of(path.rpartition("/")[0], found.step) != path:
-        raise Damaged(
-            f"{name}: it is that of step {found.step}, expected {step_of(path)} as its folder says; {_REMOVE}"
-        )
-    return found
+    return _stored(path).checkpoint
 
 
 def read(path: str) -> tuple[Checkpoint, State]:
     """Read a checkpoint, whole and checked, into memory.
 
     Raises:
-        Damaged: it is damaged.
+        Damaged: it is damaged, or its two files do not belong together.
         RemaskError: it cannot be read, which says nothing of what it holds.
     """
-    checkpoint, file = read_json(path), storage.join(path, STATE_NPZ)
+    stored, file = _stored(path), storage.join(path, STATE_NPZ)
     if STATE_NPZ not in storage.files(path):
         raise Damaged(f"{file}: missing; {_REMOVE}")
+    if (found := storage.crc32c(file)) != stored.state_crc32c:
+        raise Damaged(f"{file}: its crc32c is {found}, expected {stored.state_crc32c}; {_REMOVE}")
     try:
         with storage.open_read(file) as opened, np.load(opened, allow_pickle=False) as archive:
-            return checkpoint, {name: archive[name] for name in archive.files}
+            return stored.checkpoint, {name: archive[name] for name in archive.files}
     except _DAMAGE as error:
         raise Damaged(f"{file}: {error}; {_REMOVE}") from error
+
+
+def _stored(path: str) -> _Stored:
+    name = storage.join(path, CHECKPOINT_JSON)
+    found = _Stored.from_json(storage.read_bytes(name), name=name)
+    step = found.checkpoint.step
+    if path_of(path.rpartition("/")[0], step) != path:
+        raise Damaged(f"{name}: it is that of step {step}, expected {step_of(path)} as its folder says; {_REMOVE}")
+    return found
 
 
 def latest(folder: str, *, say: Callable[[str], None]) -> tuple[Checkpoint, State] | None:
@@ -306,4 +318,4 @@ def _described(array: Any) -> str:
     >>> _described(np.zeros((3, 2), np.float32))
     'float32 [3, 2]'
     """
-    return f"{keras.backend.standardize_dtype(array.dtype)} {list(array.shape)}"
+    return f"{array.dtype} {list(array.shape)}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 
 import keras
@@ -26,7 +27,7 @@ def main(options: ExportOptions) -> None:
     run = runs.existing(options.run_dir)
     out = options.out or runs.export(options.run_dir)
     # A run writes into its own folder under the lock of that; whoever exports to another locks the other.
-    mine = out.rstrip("/") == runs.export(options.run_dir)
+    mine = _is_same(out, runs.export(options.run_dir))
     folder, instead = (options.run_dir, "export to another folder with OUT=") if mine else (out, "give another OUT=")
     with folder_lock.held(folder, what="export", instead=instead):
         _export(options, run, out)
@@ -35,11 +36,14 @@ def main(options: ExportOptions) -> None:
 def _export(options: ExportOptions, run: Run, out: str) -> None:
     """Export a run to a folder that nobody else writes to."""
     _check_ours(out)
+    if not _is_same(out, runs.export(options.run_dir)):
+        _check_free(out)
     data = options.data or run.options.data
     made = manifests.load(data)
+    chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
+    run = chosen.run  # which its weights belong to, whatever has become of run.json
     if made.digest() != run.manifest:
         raise RemaskError(f"{data}: not the data set that {options.run_dir} was trained on; give that one with DATA=")
-    chosen, state = choose(runs.checkpoints(options.run_dir), which=options.checkpoint)
     model = BertMaskedLM(run.model, seed=0)
     path = checkpoint.path_of(runs.checkpoints(options.run_dir), chosen.step)
     checkpoint.restore(checkpoint.named(model), state, name=path)
@@ -48,6 +52,13 @@ def _export(options: ExportOptions, run: Run, out: str) -> None:
     write(model, out, artifact=artifact, manifest=made, saved=chosen, example=example)
     shown = f"{make_option('MODEL', out)} {make_option('TEXT', example)}"
     print(f"exported step {chosen.step} to {out}; try: make fill-mask {shown}")
+
+
+def _is_same(folder: str, other: str) -> bool:
+    """Say whether two names lead to one folder."""
+    if storage.is_remote(folder) or storage.is_remote(other):
+        return folder.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _example(data: str, artifact: TokenizerArtifact, run: Run) -> str:
@@ -71,8 +82,12 @@ def choose(folder: str, *, which: str) -> tuple[Checkpoint, checkpoint.State]:
     lowest = checkpoint.best(found[0].evaluations)
     if which == "last" or lowest is None or lowest.step == found[0].step:
         return found
+    path = checkpoint.path_of(folder, lowest.step)
+    if path not in checkpoint.paths(folder):  # a later one was better, and is damaged
+        print(f"{path}, the best on the held-out split, is gone; this is the newest that is whole, {found[0].step}")
+        return found
     del found  # a state is large: one at a time
-    return checkpoint.read(checkpoint.path_of(folder, lowest.step))
+    return checkpoint.read(path)
 
 
 def write(
@@ -93,7 +108,8 @@ def write(
     """
     _check_ours(folder)
     storage.remove_partial(folder)
-    storage.remove(storage.join(folder, runs.CARD))
+    unfinished = f"---\ntags:\n{_TAG}\n---\n\n{runs.UNFINISHED}\n"
+    storage.write_bytes(storage.join(folder, runs.CARD), unfinished.encode())
     bridge.write_checkpoint(model, folder)
     artifact.save(folder)
     storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
@@ -183,6 +199,16 @@ def _check_ours(folder: str) -> None:
         head = storage.read_bytes(path).decode(errors="replace").partition("\n---\n")[0].splitlines()
         if head[:1] != ["---"] or _TAG not in head:
             raise RemaskError(f"{path}: not written by remask, and an export would replace it; give another OUT")
+
+
+def _check_free(folder: str) -> None:
+    """Refuse a folder outside the run that holds files and no card of ours: they may be anybody's model or data set."""
+    found = sorted(name for name in storage.files(folder) if not name.startswith("."))
+    if found and runs.CARD not in found:
+        raise RemaskError(
+            f"{folder}: holds {found[0]}{' and more' if found[1:] else ''}, and no {runs.CARD} of an export, which "
+            f"would replace what is there; give another OUT, or remove that folder"
+        )
 
 
 def _after(step: int, options: TrainOptions) -> str:

@@ -12,7 +12,9 @@ from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
 
 RUN_JSON, CHECKPOINTS, EXPORT = "run.json", "checkpoints", "export"
 CARD = "README.md"
-"""The last file of an export to be written: with it, it is complete."""
+"""The first file of an export to be written, and the last: what it says at first is that the export is not whole."""
+
+UNFINISHED = "**This export is not whole: it was interrupted. Export again.**"
 
 
 def checkpoints(run_dir: str) -> str:
@@ -41,7 +43,8 @@ def exported(run_dir: str) -> str:
 
 def is_complete(folder: str) -> bool:
     """Say whether an export has been written to its end."""
-    return storage.exists(storage.join(folder, CARD))
+    path = storage.join(folder, CARD)
+    return storage.exists(path) and UNFINISHED.encode() not in storage.read_bytes(path)
 
 
 def resume(
@@ -72,7 +75,10 @@ def resume(
             f"says what they belong to, or remove {folder} to start the run again"
         )
     check_continues(options.run_dir, run, options=options, manifest_digest=manifest_digest)
-    return checkpoint.latest(folder, say=say)
+    latest = checkpoint.latest(folder, say=say)
+    if latest:  # each checkpoint says it, too, and its weights are those of what that says
+        check_continues(options.run_dir, latest[0].run, options=options, manifest_digest=manifest_digest)
+    return latest
 
 
 def load(run_dir: str) -> Run | None:

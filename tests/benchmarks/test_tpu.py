@@ -10,7 +10,6 @@ import pytest
 from benchmarks import tpu, tpu_hlo
 from benchmarks.config import TpuOptions
 from records.errors import RemaskError
-from trainer import doctor
 from trainer.config import ModelConfig
 
 COMPILER = Path(".venv-tpu/bin/python")
@@ -135,7 +134,7 @@ def test_a_tiny_model_compiles_for_four_chips_which_sum_every_gradient(capsys, t
     tpu.main(TpuOptions(model="tiny", batch=8, length=32, topology="v5e:2x2"))
     said = capsys.readouterr().out
     assert "compiles  for v5e:2x2 (4 x TPU v5 lite)" in said
-    megabytes = 4 * (doctor.parameters(tpu.model_config("tiny")) + 3) / 1e6  # and loss, weights and tokens
+    megabytes = 4 * (tpu.model_config("tiny").parameters + 3) / 1e6  # and loss, weights and tokens
     assert f"sums      {megabytes:,.1f} MB over 4 replicas, all-reduce in " in said
     assert json.loads((tmp_path / "tpu_chips.json").read_text())["headlines"].keys() == {"tpu_chips_step_mfu_estimate"}
 
@@ -147,5 +146,5 @@ def test_the_program_sums_every_gradient_over_all_replicas_whatever_their_number
     tpu_hlo.main(config=asdict(config), batch=2, length=24, path=str(path))
     module = hlo_pb2.HloModuleProto.FromString(path.read_bytes())
     sums = [each for part in module.computations for each in part.instructions if each.opcode == "all-reduce"]
-    assert sum(math.prod(each.shape.dimensions) for each in sums) == doctor.parameters(config) + 3
+    assert sum(math.prod(each.shape.dimensions) for each in sums) == config.parameters + 3
     assert not any(each.replica_groups for each in sums)

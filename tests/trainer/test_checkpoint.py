@@ -165,6 +165,18 @@ def test_what_an_earlier_remask_wrote_is_no_damage(tmp_path):
     assert not isinstance(refused.value, Damaged)
 
 
+def test_the_state_of_another_step_is_damage(tmp_path):
+    """Each is a good archive, and has the variables of the model."""
+    for step in (10, 20):
+        saved(tmp_path, step, value=float(step))
+    here, there = (tmp_path / f"step-000000{step}" / "state.npz" for step in (10, 20))
+    there.write_bytes(here.read_bytes())
+    said = []
+    found, state = checkpoint.latest(str(tmp_path), say=said.append)
+    assert (found.step, state["model/a"][0, 0]) == (10, 10)
+    assert "step-00000020/state.npz: its crc32c is " in said[0]
+
+
 def test_the_folder_of_a_checkpoint_must_be_that_of_its_step(tmp_path):
     saved(tmp_path, 20).replace("20", "30")
     (tmp_path / "step-00000020").rename(tmp_path / "step-00000030")

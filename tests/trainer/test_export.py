@@ -1,15 +1,15 @@
 import dataclasses
-import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from records import manifest
+from records import folder_lock, manifest
 from records.errors import RemaskError
 from trainer import bridge, checkpoint
 from trainer.config import ExportOptions
-from trainer.export import card, is_final, main
+from trainer.export import card, choose, is_final, main
 from trainer.fill_mask import fill
 from trainer.pretrained import find, read_weights
 from trainer.runs import is_complete
@@ -103,11 +103,54 @@ def test_an_export_that_is_interrupted_is_none(trained_run, tmp_path, monkeypatc
         main(ExportOptions(run_dir=trained_run, out=str(out)))
     assert not is_complete(str(out))
     assert {path.name for path in out.iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_the_same_command_ends_what_was_interrupted(trained_run, tmp_path, monkeypatch):
+    out = ExportOptions(run_dir=trained_run, out=str(tmp_path / "out"))
+    with monkeypatch.context() as patched:
+        patched.setattr(bridge, "write_checkpoint", lambda model, folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(out)
+    assert not is_complete(out.out)
+    main(out)
+    assert is_complete(out.out)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt"])
+def test_a_folder_of_others_is_not_replaced(trained_run, tmp_path, name):
+    """As a model of HuggingFace without a README.md, or a data set."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RemaskError, match=rf"holds {name}, and no README\.md of an export.*another OUT"):
+        main(ExportOptions(run_dir=trained_run, out=str(tmp_path)))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_run_is_locked_by_whatever_name_it_is_called(trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (tmp_path / "link").symlink_to(run)
+    with folder_lock.held(str(run), what="run", instead="wait"):
+        for out in ("run/export", "run/./export", "link/export"):
+            with pytest.raises(RemaskError, match="another run writes there"):
+                main(ExportOptions(run_dir=str(run), out=str(tmp_path / out)))
+
+
+def test_where_the_best_is_gone_the_newest_that_is_whole_is_exported(trained_run, tmp_path, capsys):
+    """As where the best was the last, which is damaged: the one that had been the best before is removed by then."""
+    found, state = checkpoint.read(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    variables = {name: _Fixed(value) for name, value in state.items()}
+    better, worse = found.evaluations[-1], found.evaluations[0]
+    history = (worse, _at(better, 20), _at(worse, 30))
+    checkpoint.save(str(tmp_path), checkpoint.Checkpoint(30, found.run, history), variables)
+    chosen, _ = choose(str(tmp_path), which="best")
+    assert chosen.step == 30
+    assert f"{tmp_path}/step-00000020, the best on the held-out split, is gone" in capsys.readouterr().out
 
 
 def test_readme_of_another_is_not_replaced(trained_run, tmp_path):
@@ -145,8 +188,10 @@ def test_run_without_a_checkpoint(trained_run, tmp_path):
 
 
 def test_data_of_another_run(trained_run, tmp_path, tiny_data_set):
-    run = json.loads(Path(trained_run, "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps({**run, "manifest": "0" * 64}))
+    (tmp_path / "run.json").write_text(Path(trained_run, "run.json").read_text())
+    found, state = checkpoint.read(checkpoint.paths(f"{trained_run}/checkpoints")[-1])
+    other = dataclasses.replace(found, run=dataclasses.replace(found.run, manifest="0" * 64))
+    checkpoint.save(f"{tmp_path}/checkpoints", other, {name: _Fixed(value) for name, value in state.items()})
     with pytest.raises(RemaskError) as refused:
         main(ExportOptions(run_dir=str(tmp_path)))
     assert str(refused.value) == (

@@ -81,6 +81,15 @@ def test_a_model_that_was_exported_is_not_lost_with_the_checkpoints(tmp_path):
         runs.resume(options, manifest_digest="a" * 64, say=pytest.fail)
 
 
+def test_the_checkpoint_says_what_its_weights_are_whatever_has_become_of_run_json(tmp_path):
+    options, run = begun(tmp_path)
+    checkpoint.save(f"{tmp_path}/checkpoints", checkpoint.Checkpoint(5, run, ()), {})
+    other = dataclasses.replace(options, seed=5)
+    runs.begin(other, manifest_digest="a" * 64, config=CONFIG, global_batch_size=64)  # as if a digit had changed
+    with pytest.raises(RemaskError, match=r"seed: run has 0, asked for 5"):
+        runs.resume(other, manifest_digest="a" * 64, say=pytest.fail)
+
+
 def test_every_option_is_either_continuable_or_refused(tmp_path):
     options, run = begun(tmp_path)
     for field in dataclasses.fields(TrainOptions):

@@ -17,7 +17,8 @@ from records.errors import RemaskError
 from tests import ports, processes
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
-from trainer.config import TrainOptions
+from trainer.checkpoint import Run
+from trainer.config import ModelConfig, TrainOptions
 from trainer.train import train
 from trainer.workers import ALONE, Place, Workers, place
 
@@ -26,6 +27,9 @@ HOW = (
     'such as TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.2:2222", "10.0.0.3:2222"]}, "task": {"type": "worker", '
     '"index": 0}}\', with another index for each'
 )
+
+
+RUN = Run(TrainOptions(), "abc", ModelConfig(31), 8)
 
 
 def tf_config(job="worker", index=0, **cluster):
@@ -83,7 +87,7 @@ def test_alone_one_knows_what_one_says():
     assert alone.each(2.5).tolist() == [2.5]
     assert alone.most(-1) == -1
     alone.meet()
-    alone.check_alike(step=1, run={}, variables={})
+    alone.check_alike(step=1, run=RUN, variables={})
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +213,7 @@ def test_workers_that_would_not_do_the_same_are_refused(differs, found):
 
     two = Two(tf.distribute.get_strategy(), Place(0, ("a:1", "b:1")))
     with pytest.raises(RemaskError) as refused:
-        two.check_alike(step=40, run={"options": 1}, variables={"a": tf.Variable([1.0])})
+        two.check_alike(step=40, run=RUN, variables={"a": tf.Variable([1.0])})
     assert str(refused.value) == (
         f"workers 0 and 1 would begin with another {found}; start all of them with the same command, on data, a model "
         f"and a RUN that all of them see: a bucket, or a disk they share"
