@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import importlib
 import os
 import select
@@ -116,7 +117,11 @@ def _status(prog: str, description: str, commands: Mapping[str, Command], argv: 
         if not reader_has_gone():  # some other pipe broke, and that is a fault
             raise
         return 128 + signal.SIGPIPE  # as it ends a program in C: `make show | head`
-    except OSError:
+    except OSError as error:
+        # Unbuffered, standard output has nothing left that would fail again; and whatever else is full names its file.
+        if error.errno == errno.ENOSPC and error.filename is None:
+            print(f"error: standard output could not be written: {error.strerror}", file=sys.stderr)
+            return 1
         if _flush():  # it was not standard output that could not be written
             raise
         return 1

@@ -281,9 +281,9 @@ class _Kernel:
         """Return the file, locked, and whether it may be written; None where somebody else has it locked, or had it."""
         os.makedirs(self._folder, exist_ok=True)
         try:
-            file, is_ours = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
+            file, is_ours = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), True
         except PermissionError:
-            file, is_ours = os.open(self._path, os.O_RDONLY), False
+            file, is_ours = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW), False
         locked = False
         try:
             try:

@@ -94,7 +94,7 @@ class Data:
         ValueError: other splits than `SPLITS`, or a file that is there twice.
     """
 
-    max_seq_length: Annotated[Count, Ge(1)]
+    max_seq_length: Annotated[Count, Ge(1), Le(1 << 16)]
     long_text: str
     validation_fraction: Annotated[float, Ge(0), Le(1)]
     compression: Annotated[str, Matches("(gzip)?", '"" or "gzip"')]

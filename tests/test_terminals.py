@@ -136,7 +136,9 @@ def test_a_stream_that_is_closed_is_no_file_of_ours(tiny_data_set):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_that_cannot_be_written_is_said(tiny_data_set):
-    done = ran(["sh", "-c", '"$0" -m records verify --data "$1" >/dev/full', sys.executable, tiny_data_set], BUFFERED)
+@pytest.mark.parametrize("environment", [BUFFERED, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_output_that_cannot_be_written_is_said(tiny_data_set, environment):
+    command = ["sh", "-c", '"$0" -m records verify --data "$1" >/dev/full', sys.executable, tiny_data_set]
+    done = ran(command, environment)
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
     assert done.stderr.startswith(b"error: standard output could not be written: ")

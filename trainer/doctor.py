@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from records import paths, storage
+from records.command_line import make_option
 from records.errors import RemaskError
 from records.reader import DataSet, open_data_set
 from trainer import commands, memory, versions
@@ -48,7 +49,10 @@ def main(options: DoctorOptions) -> int:
     for finding in findings(options):
         print(finding, flush=True)
         wrong += not finding.is_ok
-    print(f"{wrong} to mend; each line says how" if wrong else "all is well; next: make train")
+    model = "" if options.model == DoctorOptions.model else options.model
+    asked = {"DATA": options.data, "MODEL": model, "RUN": options.run_dir, "TPU": options.tpu}
+    given = [make_option(name, value) for name, value in asked.items() if value]
+    print(f"{wrong} to mend; each line says how" if wrong else f"all is well; next: {' '.join(['make train', *given])}")
     return int(wrong > 0)
 
 

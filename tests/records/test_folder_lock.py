@@ -185,6 +185,16 @@ def test_a_folder_that_was_there_stays(tmp_path):
     assert tmp_path.exists()
 
 
+def test_a_link_to_what_is_somebodys_is_not_written_through(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(precious)
+    with pytest.raises(RemaskError, match=r"^.*run.*: too many levels of symbolic links"):
+        folder_lock.take(str(tmp_path / "run"), what="run", instead="", say=pytest.fail)
+    assert precious.read_text() == "mine"
+
+
 def test_a_killed_holder_is_no_hindrance(folder, process):
     holder = process()
     go_on(holder)

@@ -204,6 +204,7 @@ def test_another_version_may_look_quite_different(text):
         (but("data", "validation_fraction", value=-0.1), ("data.validation_fraction:", "-0.1")),
         (but("data", "validation_fraction", value=1.1), ("data.validation_fraction:", "1.1")),
         (but("data", "max_seq_length", value=0), ("data.max_seq_length:", "0")),
+        (but("data", "max_seq_length", value=1 << 40), ("data.max_seq_length:", "at most 65536")),
         (but("data", "synthetic", value=0), ("data.synthetic:", "0", "boolean")),
         (but("data", "more", value=1), ("data.more:", "does not know")),
     ],

@@ -29,7 +29,7 @@ def test_all_is_well(tiny_data_set, tiny_shape, tmp_path, capsys):
     assert {"accelerator", "memory"} <= set(found)
     assert found["input"].startswith("ok   input        65,536 sequences are shuffled together, which takes up to 0.")
     assert doctor.main(DoctorOptions(data=tiny_data_set, model=tiny_shape)) == 0
-    assert capsys.readouterr().out.endswith("all is well; next: make train\n")
+    assert capsys.readouterr().out.endswith(f"all is well; next: make train DATA={tiny_data_set} MODEL={tiny_shape}\n")
 
 
 def test_data_of_which_nothing_is_held_out(tmp_path):
