@@ -13,7 +13,7 @@ import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import hypothesis
@@ -27,6 +27,7 @@ from records.tokenizer import TokenizerArtifact
 from tests import processes
 
 if TYPE_CHECKING:
+    from records.lease import Lease
     from tests.cloud.cloud import LocalCloud
     from trainer.config import TrainOptions
 
@@ -172,7 +173,11 @@ def cloud(
     for name, value in _opened_cloud.environment.items():
         monkeypatch.setenv(name, value)
     _opened_cloud.storage.create_bucket("bucket")
+    leases = _recorded_leases(monkeypatch)
     yield _opened_cloud
+    for each in leases:  # which would be renewed, in the buckets of the tests that follow
+        each.leave()
+        each._thread.join(30)
     _wait_for_clients()
     if "records.gcs" in sys.modules:  # its client would look for this cloud in tests that have none
         sys.modules["records.gcs"].client.cache_clear()
@@ -182,6 +187,21 @@ def cloud(
     refused = list(_opened_cloud.refused)
     _opened_cloud.reset()
     assert not refused, f"asked for what is not in the local cloud: {refused}"
+
+
+def _recorded_leases(monkeypatch: pytest.MonkeyPatch) -> "list[Lease]":
+    """Return a list to which each lease is added that is begun from now on."""
+    from records import lease
+
+    begun: list[Lease] = []
+    begin = lease.Lease.__init__
+
+    def recorded(self: "Lease", *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        begun.append(self)
+
+    monkeypatch.setattr(lease.Lease, "__init__", recorded)
+    return begun
 
 
 def _wait_for_clients() -> None:
