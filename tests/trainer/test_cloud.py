@@ -87,8 +87,11 @@ def test_a_run_in_a_bucket_is_continued(cloud, options, trained_run):
 def test_reading_gets_over_a_fault(cloud, data, kind):
     cloud.fail(lambda request: request.path.startswith("/bucket/"), kind)
     assert read(data) == 3
-    read_ = [entry for entry in cloud.log if entry.path.startswith("/bucket/")]
-    assert sorted(entry.status for entry in read_) == sorted([kind if isinstance(kind, int) else 0, 206, 206])
+    statuses = [entry.status for entry in cloud.log if entry.path.startswith("/bucket/")]
+    failed = kind if isinstance(kind, int) else 0
+    assert failed in statuses
+    assert statuses.count(206) >= 2  # each shard, and on a loaded machine again what was long in coming
+    assert set(statuses) == {failed, 206}
 
 
 @pytest.mark.cloud
