@@ -185,6 +185,15 @@ def test_a_folder_that_was_there_stays(tmp_path):
     assert tmp_path.exists()
 
 
+def test_a_lock_is_a_file_that_others_may_read_and_nobody_run(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with folder_lock.held(str(tmp_path / "run"), what="run", instead=""):
+            assert stat.S_IMODE((tmp_path / "run" / ".lock").stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
 def test_a_link_to_what_is_somebodys_is_not_written_through(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("mine")
