@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from records import storage, typed_json
-from records.errors import RemaskError
+from records.errors import Damaged, RemaskError
 from trainer.config import ModelConfig, TrainOptions
 
 STATE_NPZ = "state.npz"
@@ -34,15 +34,9 @@ State = Mapping[str, NDArray[Any]]
 # RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _OPTIMIZER = "optimizer/"
+_SHOWN = 6  # variables that do not fit
+_REMOVE = "it is damaged: copy the checkpoint again, or remove its folder"
 _NAME = re.compile(r"step-(\d{8,})")
-
-
-class Damaged(RemaskError):
-    """The bytes of a checkpoint are there and are not what was written; asking again will not help."""
-
-
-class _Earlier(RemaskError):
-    """A checkpoint is what an earlier version wrote."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +70,6 @@ class Checkpoint:
     evaluations: tuple[Evaluation, ...]  # all so far, in order of step
 
 
-_SHOWN = 6  # variables that do not fit
-_REMOVE = "it is damaged: copy the checkpoint again, or remove its folder"
-
-
 @dataclass(frozen=True)
 class _Stored:
     """What `checkpoint.json` holds."""
@@ -108,16 +98,15 @@ class _Stored:
         """
         try:
             said = typed_json.parse(text, name=name, advice=_REMOVE)
-            if "step" in said and "checksum" not in said:
-                raise _Earlier(
-                    f"{name}: has no checksum, so an earlier remask has written it, which alone can read it; go on "
-                    f"with that one, or begin a new run with another RUN="
-                )
-            stored = typed_json.read(cls, text, name=name, advice=_REMOVE)
-        except _Earlier:
-            raise
+            is_earlier = "step" in said and "checksum" not in said
+            stored = None if is_earlier else typed_json.read(cls, text, name=name, advice=_REMOVE)
         except RemaskError as error:
             raise Damaged(str(error)) from error
+        if stored is None:
+            raise RemaskError(
+                f"{name}: has no checksum, so an earlier remask has written it, which alone can read it; go on with "
+                f"that one, or begin a new run with another RUN="
+            )
         found = _checksum({name: value for name, value in said.items() if name != "checksum"})
         if found != stored.checksum:
             raise Damaged(f"{name}: its checksum is {found}, expected {stored.checksum}, which it says; {_REMOVE}")
