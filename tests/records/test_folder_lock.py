@@ -805,11 +805,14 @@ def test_the_background_learns_it_too(folder, monkeypatch):
 def test_without_a_network_it_is_ours_until_it_may_be_anothers(cloud, clock, monkeypatch):
     monkeypatch.setattr(gcs, "PATIENCE", 0.2)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
-    said = []
+    said, tried, write = [], [], storage.write_bytes
     lock = folder_lock.take("gs://bucket/out", **RUN, say=said.append)
     fault = cloud.fail(lambda request: request.path.startswith("/upload/"), 503, times=1 << 20)
+    monkeypatch.setattr(storage, "write_bytes", lambda *args, **more: (tried.append(args), write(*args, **more))[1])
     processes.wait_for(lambda: said)
     lock.check()
+    tried.clear()
+    processes.wait_for(lambda: len(tried) > 2)  # when the third has begun, a second one has failed
     clock[0] = lease.EXPIRE_SECONDS
     assert "is not well (503" in refusal(lock.check)
     fault.times = 0
