@@ -801,6 +801,16 @@ def test_the_background_learns_it_too(folder, monkeypatch):
     assert "another run has taken it over" in refusal(lock.check)
 
 
+def test_renewing_does_not_keep_a_program_from_its_end(tmp_path):
+    program = UNSUPPORTED + (
+        "import sys\n"
+        "from records import folder_lock\n"
+        'lock = folder_lock.take(sys.argv[1], what="run", instead="choose another folder with RUN=")\n'
+        "assert lock._kind._thread.is_alive()\n"
+    )
+    assert processes.run([sys.executable, "-c", program, f"{tmp_path}/out"]).returncode == 0
+
+
 @pytest.mark.cloud
 def test_without_a_network_it_is_ours_until_it_may_be_anothers(cloud, clock, monkeypatch):
     monkeypatch.setattr(gcs, "PATIENCE", 0.2)

@@ -134,6 +134,11 @@ def test_a_state_that_the_disk_does_not_give_is_no_damage(tmp_path):
     assert not isinstance(refused.value, Damaged)
 
 
+def test_they_are_in_the_order_of_their_steps_and_not_of_their_names(tmp_path):
+    before, newest = (saved(tmp_path, step) for step in (99_999_999, 100_000_000))
+    assert checkpoint.paths(str(tmp_path)) == [before, newest]
+
+
 def test_no_checkpoint_is_not_an_error_but_only_damaged_ones_are(tmp_path):
     assert checkpoint.latest(str(tmp_path / "none"), say=pytest.fail) is None
     saved(tmp_path, 10)
