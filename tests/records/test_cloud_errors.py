@@ -5,6 +5,7 @@ import pytest
 
 from records import cloud_errors
 from records.errors import RemaskError
+from tests.said import must_name
 
 NODES = "{{function_node __wrapped__IteratorGetNext}} Error in user-defined function passed to MapDataset:3: "
 SHARD = "gs://bucket/records/train-00003-of-00008.tfrecord"
@@ -36,33 +37,47 @@ def said(what: str) -> str:
     ids=["json", "xml"],
 )
 def test_what_may_not_be_read(body):
-    assert said(f"Error executing an HTTP request: HTTP response code 403 with body '{body}'") == (
-        f"{SHARD}: trainer@project.iam.gserviceaccount.com lacks storage.objects.get in bucket bucket; grant it with "
-        f"'gcloud storage buckets add-iam-policy-binding gs://bucket "
-        f"--member=serviceAccount:trainer@project.iam.gserviceaccount.com --role=roles/storage.objectViewer'"
+    must_name(
+        said(f"Error executing an HTTP request: HTTP response code 403 with body '{body}'"),
+        f"{SHARD}:",
+        "trainer@project.iam.gserviceaccount.com",
+        "storage.objects.get",
+        "bucket bucket",
+        "'gcloud storage buckets add-iam-policy-binding gs://bucket "
+        "--member=serviceAccount:trainer@project.iam.gserviceaccount.com --role=roles/storage.objectViewer'",
     )
 
 
 def test_credentials_that_are_not_accepted_any_more():
     body = "<Error><Code>AuthenticationRequired</Code><Message>Authentication required.</Message></Error>"
-    assert said(f"Error executing an HTTP request: HTTP response code 401 with body '{body}'") == (
-        f"{SHARD}: the credentials are not accepted (Authentication required.); run 'gcloud auth "
-        f"application-default login', or name the key file of a service account in GOOGLE_APPLICATION_CREDENTIALS"
+    must_name(
+        said(f"Error executing an HTTP request: HTTP response code 401 with body '{body}'"),
+        f"{SHARD}:",
+        "credentials",
+        "(Authentication required.)",
+        "'gcloud auth application-default login'",
+        "key file of a service account in GOOGLE_APPLICATION_CREDENTIALS",
     )
 
 
 def test_a_bucket_that_is_not_there():
     body = "<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist.</Message></Error>"
-    assert said(f"HTTP response code 404 with body '{body}'") == (
-        f"{SHARD}: there is no bucket bucket; mend the name, or make one with 'gcloud storage buckets create "
-        f"gs://bucket --location=REGION'"
+    must_name(
+        said(f"HTTP response code 404 with body '{body}'"),
+        f"{SHARD}:",
+        "no bucket bucket",
+        "'gcloud storage buckets create gs://bucket --location=REGION'",
     )
 
 
 def test_a_service_that_is_not_well():
-    assert said("All 8 retry attempts failed. The last failure: HTTP response code 503") == (
-        f"{SHARD}: Google Cloud Storage is not well (503: no reason given); run the same command again later; "
-        f"tried 9 times"
+    must_name(
+        said("All 8 retry attempts failed. The last failure: HTTP response code 503"),
+        f"{SHARD}:",
+        "Google Cloud Storage",
+        "503",
+        "run the same command again",
+        "tried 9 times",
     )
 
 
@@ -77,8 +92,12 @@ def test_a_service_that_is_not_well():
 )
 def test_a_connection(code, meaning, fault):
     failure = f"libcurl code {code} meaning '{meaning}', error details: Recv failure"
-    assert said(f"All 3 retry attempts failed. The last failure: Error executing an HTTP request: {failure}") == (
-        f"{SHARD}: {fault} ({meaning}); look at the network; tried 4 times"
+    must_name(
+        said(f"All 3 retry attempts failed. The last failure: Error executing an HTTP request: {failure}"),
+        f"{SHARD}:",
+        f"{fault} ({meaning})",
+        "look at the network",
+        "tried 4 times",
     )
 
 
@@ -93,7 +112,7 @@ def test_a_connection(code, meaning, fault):
     ids=lambda value: type(value).__name__,
 )
 def test_what_the_system_says_of_a_connection_is_explained(error, fault):
-    assert str(cloud_errors.explained("gs://bucket/a", error)) == f"gs://bucket/a: {fault}; look at the network"
+    must_name(str(cloud_errors.explained("gs://bucket/a", error)), "gs://bucket/a:", fault, "look at the network")
 
 
 @pytest.mark.parametrize("message", ["", "No such file: /out/train", f"Incompatible shapes{READING}"])

@@ -22,6 +22,7 @@ from records import folder_lock, gcs, lease, storage
 from records.errors import RemaskError
 from records.holder import Holder
 from tests import processes
+from tests.said import must_name
 
 RUN = {"what": "run", "instead": "choose another folder with RUN="}
 ELSEWHERE = {"host": "elsewhere", "boot": "another", "user": "ann", "since": "2026-01-01T00:00:00+00:00"}
@@ -471,9 +472,14 @@ def test_a_lock_of_a_moment_ago_does_not_say_whose_it_is(place, monkeypatch):
     os.mkdir(place)
     with open(f"{place}/.lock", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert refusal(take, place) == (
-            f"{place}: another command writes there, and does not say who it is; wait for it, or choose another folder "
-            f"with RUN="
+        must_name(
+            refusal(take, place),
+            f"{place}:",
+            "another command writes there",
+            "does not say who it is",
+            "wait for it",
+            "another folder",
+            "RUN=",
         )
 
 

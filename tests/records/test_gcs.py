@@ -18,14 +18,18 @@ from tests.cloud import gcs as service
 from tests.cloud.cloud import ACCOUNT
 from tests.cloud.http import of_json
 from tests.processes import LIMIT
+from tests.said import must_name
 
 pytestmark = pytest.mark.cloud
 
 MIB = 1 << 20
 HOW_TO_GET = (
-    "run 'gcloud auth application-default login', or name the key file of a service account in "
-    "GOOGLE_APPLICATION_CREDENTIALS"
+    "'gcloud auth application-default login'",
+    "key file of a service account",
+    "GOOGLE_APPLICATION_CREDENTIALS",
 )
+AGAIN = "run the same command again later"
+NETWORK = ("look at the network", "HTTPS_PROXY")
 GRANT = f"gcloud storage buckets add-iam-policy-binding gs://theirs --member=serviceAccount:{ACCOUNT} --role="
 
 
@@ -247,8 +251,12 @@ def test_parts_that_are_not_composed_as_they_were_sent_are_noticed(cloud, monkey
         return compose(request._replace(body=json.dumps(asked).encode()), *rest)
 
     monkeypatch.setattr(cloud.storage, "_compose", swapping)
-    assert refusal(write, "gs://bucket/one", os.urandom(2 * MIB), in_parts=True) == (
-        "gs://bucket/one: composed of 2 parts, it is not what was sent; try again"
+    must_name(
+        refusal(write, "gs://bucket/one", os.urandom(2 * MIB), in_parts=True),
+        "gs://bucket/one:",
+        "2 parts",
+        "not what was sent",
+        "try again",
     )
     assert cloud.storage.objects("bucket") == {}
 
@@ -272,9 +280,12 @@ def test_a_download_that_is_damaged_on_the_way_is_refused(cloud, call):
         crc32c = "AAAAAA=="
 
     cloud.storage.buckets["bucket"].objects["one"] = Damaged("bucket", "one", b"content", generation=1)
-    assert refusal(call, "gs://bucket/one") == (
-        f"gs://bucket/one: what arrived has CRC-32C {google_crc32c.value(b'content'):08x}, the bucket says 00000000; "
-        f"something on the way damages data: try again"
+    must_name(
+        refusal(call, "gs://bucket/one"),
+        "gs://bucket/one:",
+        f"CRC-32C {google_crc32c.value(b'content'):08x}",
+        "the bucket says 00000000",
+        "try again",
     )
 
 
@@ -286,7 +297,7 @@ def test_an_object_that_is_replaced_while_it_is_read(cloud, again):
         cloud.storage.put("bucket", "one", again)
         with pytest.raises(Changed) as caught:
             file.read()
-    assert str(caught.value) == "gs://bucket/one: replaced or removed while it was read; run the same command again"
+    must_name(str(caught.value), "gs://bucket/one:", "replaced or removed", "run the same command again")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -295,9 +306,7 @@ def test_a_temporary_disk_that_is_full(cloud, monkeypatch, size):
     monkeypatch.setattr(gcs, "_IN_MEMORY", 10)
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: io.FileIO("/dev/full", "r+"))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/scratch")
-    assert refusal(write, "gs://bucket/one", bytes(size)) == (
-        "/scratch: no space left on device; free some space, or write to another disk"
-    )
+    must_name(refusal(write, "gs://bucket/one", bytes(size)), "/scratch:", "no space left on device", "free some space")
     assert cloud.storage.objects("bucket") == {}
 
 
@@ -400,8 +409,11 @@ def test_nobody_appends_to_what_another_writes(cloud):
         return False
 
     cloud.fail(meanwhile, 500)
-    assert refusal(storage.append, "gs://bucket/lines", b"two\n") == (
-        "gs://bucket/lines: somebody else has written it meanwhile; run the same command again"
+    must_name(
+        refusal(storage.append, "gs://bucket/lines", b"two\n"),
+        "gs://bucket/lines:",
+        "somebody else has written it",
+        "run the same command again",
     )
     assert cloud.storage.objects("bucket")["lines"] == b"another\n"
 
@@ -409,24 +421,12 @@ def test_nobody_appends_to_what_another_writes(cloud):
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
-        (429, "bucket bucket takes no more requests at the moment (made to fail); run the same command again later"),
-        (500, "Google Cloud Storage is not well (500: made to fail); run the same command again later"),
-        (503, "Google Cloud Storage is not well (503: made to fail); run the same command again later"),
-        (
-            "reset",
-            "the connection to Google Cloud Storage breaks (BY ANY NAME); look at the network, and at the proxy that "
-            "HTTPS_PROXY names",
-        ),
-        (
-            "truncate",
-            "the connection to Google Cloud Storage breaks (IncompleteRead); look at the network, and at the proxy "
-            "that HTTPS_PROXY names",
-        ),
-        (
-            "stall",
-            "nothing arrives from Google Cloud Storage (TimeoutError); look at the network, and at the proxy that "
-            "HTTPS_PROXY names",
-        ),
+        (429, ("bucket bucket", "no more requests", "(made to fail)", AGAIN)),
+        (500, ("Google Cloud Storage", "(500: made to fail)", AGAIN)),
+        (503, ("Google Cloud Storage", "(503: made to fail)", AGAIN)),
+        ("reset", ("the connection", "Google Cloud Storage breaks", "(BY ANY NAME)", *NETWORK)),
+        ("truncate", ("the connection", "Google Cloud Storage breaks", "(IncompleteRead)", *NETWORK)),
+        ("stall", ("nothing arrives", "Google Cloud Storage", "(TimeoutError)", *NETWORK)),
     ],
 )
 @pytest.mark.usefixtures("impatient")
@@ -438,7 +438,7 @@ def test_a_fault_that_stays_is_explained(cloud, monkeypatch, kind, fault):
     said = refusal(read, "gs://bucket/one")
     if kind == "reset":  # Python has two names for it: one before the answer began, one in the middle of reading it
         said = re.sub(r"\((RemoteDisconnected|ConnectionResetError)\)", "(BY ANY NAME)", said)
-    assert said == f"gs://bucket/one: {fault}; tried for 4 s"
+    must_name(said, "gs://bucket/one:", *fault, "tried for 4 s")
     assert len(asked(cloud, path="/download/")) > 2
 
 
@@ -465,9 +465,11 @@ def test_removing_one_generation_survives_a_lost_answer_and_spares_another(cloud
 
 def test_a_bucket_that_is_not_there(cloud):
     for call in (read, write, storage.read_bytes, storage.exists, storage.size, storage.files, storage.remove):
-        assert refusal(call, "gs://none/records") == (
-            "gs://none/records: there is no bucket none; mend the name, or make one with 'gcloud storage buckets "
-            "create gs://none --location=REGION'"
+        must_name(
+            refusal(call, "gs://none/records"),
+            "gs://none/records:",
+            "no bucket none",
+            "'gcloud storage buckets create gs://none --location=REGION'",
         )
 
 
@@ -488,21 +490,28 @@ def test_an_object_that_is_not_there(cloud):
 )
 def test_what_the_account_may_not_do(cloud, call, permission, role):
     cloud.storage.create_bucket("theirs", readers=set(), writers=set())
-    assert refusal(call, "gs://theirs/one") == (
-        f"gs://theirs/one: {ACCOUNT} lacks {permission} in bucket theirs; grant it with '{GRANT}{role}'"
+    must_name(
+        refusal(call, "gs://theirs/one"), "gs://theirs/one:", ACCOUNT, permission, "bucket theirs", f"'{GRANT}{role}'"
     )
 
 
 def test_what_may_be_read_but_not_removed(cloud):
     cloud.storage.create_bucket("theirs", writers=set())
     cloud.storage.put("theirs", "folder/one", b"")
-    assert refusal(storage.remove, "gs://theirs/folder") == (
-        f"gs://theirs/folder: {ACCOUNT} lacks storage.objects.delete in bucket theirs; grant it with "
-        f"'{GRANT}roles/storage.objectUser'"
+    must_name(
+        refusal(storage.remove, "gs://theirs/folder"),
+        "gs://theirs/folder:",
+        ACCOUNT,
+        "storage.objects.delete",
+        "bucket theirs",
+        f"'{GRANT}roles/storage.objectUser'",
     )
-    assert refusal(gcs.check_permissions, "theirs") == (
-        f"gs://theirs: {ACCOUNT} lacks storage.objects.create, storage.objects.delete; grant it with "
-        f"'{GRANT}roles/storage.objectUser'"
+    must_name(
+        refusal(gcs.check_permissions, "theirs"),
+        "gs://theirs:",
+        ACCOUNT,
+        "storage.objects.create, storage.objects.delete",
+        f"'{GRANT}roles/storage.objectUser'",
     )
     assert gcs.check_permissions("theirs", gcs.READ) == gcs.check_permissions("bucket") == ACCOUNT
 
@@ -510,17 +519,24 @@ def test_what_may_be_read_but_not_removed(cloud):
 def test_a_refusal_of_another_kind(cloud):
     cloud.fail(is_read, 403, message="Request is prohibited by organization's policy.")
     cloud.storage.put("bucket", "one", b"")
-    assert refusal(storage.read_bytes, "gs://bucket/one") == (
-        f"gs://bucket/one: access of {ACCOUNT} to bucket bucket is denied (Request is prohibited by organization's "
-        f"policy.)"
+    must_name(
+        refusal(storage.read_bytes, "gs://bucket/one"),
+        "gs://bucket/one:",
+        ACCOUNT,
+        "bucket bucket",
+        "denied",
+        "(Request is prohibited by organization's policy.)",
     )
 
 
 def test_a_bucket_that_nobody_pays_for(cloud):
     cloud.storage.create_bucket("unpaid", billing=False)
-    assert refusal(write, "gs://unpaid/one") == (
-        "gs://unpaid/one: the project that owns bucket unpaid has no billing account that is open; link one with "
-        "'gcloud billing projects link PROJECT --billing-account=ACCOUNT'"
+    must_name(
+        refusal(write, "gs://unpaid/one"),
+        "gs://unpaid/one:",
+        "bucket unpaid",
+        "no billing account",
+        "'gcloud billing projects link PROJECT --billing-account=ACCOUNT'",
     )
 
 
@@ -528,8 +544,8 @@ def test_a_bucket_that_nobody_pays_for(cloud):
 def test_a_bucket_is_no_object(cloud, path):
     cloud.storage.put("bucket", "precious", b"")
     for call in (read, write, storage.size, storage.remove):
-        assert refusal(call, path) == (
-            f"{path}: names a bucket and nothing in it, expected a path like gs://bucket/records"
+        must_name(
+            refusal(call, path), f"{path}:", "a bucket and nothing in it", "expected a path like gs://bucket/records"
         )
     assert cloud.storage.objects("bucket") == {"precious": b""}
     assert storage.exists(path)
@@ -546,24 +562,34 @@ def test_a_path_without_a_bucket():
 def test_credentials_that_are_revoked(cloud):
     said = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
     cloud.services["oauth2.googleapis.com"] = lambda request: of_json(said, 400)
-    assert refusal(storage.read_bytes, "gs://bucket/one") == (
-        f"gs://bucket/one: the credentials of {ACCOUNT} are not accepted (invalid_grant: Token has been expired or "
-        f"revoked.); {HOW_TO_GET}"
+    must_name(
+        refusal(storage.read_bytes, "gs://bucket/one"),
+        "gs://bucket/one:",
+        f"credentials of {ACCOUNT}",
+        "(invalid_grant: Token has been expired or revoked.)",
+        *HOW_TO_GET,
     )
 
 
 def test_tokens_that_are_never_good(cloud):
     cloud.fail(lambda request: request.host == "storage.googleapis.com", "expire", times=1000)
-    assert refusal(storage.read_bytes, "gs://bucket/one") == (
-        f"gs://bucket/one: the credentials of {ACCOUNT} are not accepted (Invalid Credentials); {HOW_TO_GET}"
+    must_name(
+        refusal(storage.read_bytes, "gs://bucket/one"),
+        "gs://bucket/one:",
+        f"credentials of {ACCOUNT}",
+        "(Invalid Credentials)",
+        *HOW_TO_GET,
     )
 
 
 def test_credentials_that_are_not_there(cloud, monkeypatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "no/such/key.json")
-    assert refusal(storage.read_bytes, "gs://bucket/one") == (
-        f"gs://bucket/one: GOOGLE_APPLICATION_CREDENTIALS=no/such/key.json cannot be used (File no/such/key.json was "
-        f"not found.); {HOW_TO_GET}"
+    must_name(
+        refusal(storage.read_bytes, "gs://bucket/one"),
+        "gs://bucket/one:",
+        "GOOGLE_APPLICATION_CREDENTIALS=no/such/key.json",
+        "(File no/such/key.json was not found.)",
+        *HOW_TO_GET,
     )
 
 
@@ -571,8 +597,9 @@ def test_credentials_that_are_damaged(cloud, monkeypatch, tmp_path):
     (tmp_path / "key.json").write_text("{")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{tmp_path}/key.json")
     said = refusal(storage.read_bytes, "gs://bucket/one")
-    assert said.startswith(f"gs://bucket/one: GOOGLE_APPLICATION_CREDENTIALS={tmp_path}/key.json cannot be used (")
-    assert said.endswith(f"); {HOW_TO_GET}")
+    must_name(
+        said, "gs://bucket/one:", f"GOOGLE_APPLICATION_CREDENTIALS={tmp_path}/key.json", "cannot be used", *HOW_TO_GET
+    )
 
 
 def test_a_network_that_is_not_there(cloud, monkeypatch):
@@ -582,9 +609,14 @@ def test_a_network_that_is_not_there(cloud, monkeypatch):
         nowhere.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
         nowhere.setenv("https_proxy", "http://127.0.0.1:1")
         said = refusal(storage.read_bytes, "gs://bucket/one")
-    assert said == (
-        "gs://bucket/one: Google Cloud Storage cannot be reached (ConnectionRefusedError); look at the network, and at "
-        "the proxy that HTTPS_PROXY names; tried for 0 s"
+    must_name(
+        said,
+        "gs://bucket/one:",
+        "Google Cloud Storage",
+        "(ConnectionRefusedError)",
+        "look at the network",
+        "HTTPS_PROXY",
+        "tried for 0 s",
     )
 
 

@@ -9,6 +9,7 @@ from records import manifest
 from records.errors import RemaskError
 from records.manifest import FORMAT_VERSION, Data, Manifest, Shard, Source, Tokenizer
 from tests.records.made import toy_tokenizer
+from tests.said import must_name
 
 MADE = Manifest(
     Data(
@@ -158,9 +159,13 @@ def test_what_is_no_manifest_is_refused(text):
 
 @pytest.mark.parametrize("version", [0, 1, 3])
 def test_another_version_is_refused(version):
-    assert refusal(changed(format_version=version)) == (
-        f"out/manifest.json: found format version {version}, expected 2, which this remask reads; make the records "
-        f"again with 'make records', or use the remask that wrote them (0.1.0)"
+    must_name(
+        refusal(changed(format_version=version)),
+        "out/manifest.json:",
+        f"found format version {version}",
+        "expected 2",
+        "'make records'",
+        "the remask that wrote them (0.1.0)",
     )
 
 
@@ -252,18 +257,19 @@ def test_each_field_has_to_be_there(path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(RemaskError) as caught:
         manifest.load(f"{tmp_path}/none")
-    assert str(caught.value) == (
-        f"{tmp_path}/none: no such folder; make the records first, with 'make records CSV=... OUT={tmp_path}/none'"
-    )
+    must_name(str(caught.value), f"{tmp_path}/none:", "no such folder", f"'make records CSV=... OUT={tmp_path}/none'")
 
 
 def test_a_folder_without_a_manifest(tmp_path):
     (tmp_path / "train-00000-of-00001.tfrecord").touch()
     with pytest.raises(RemaskError) as caught:
         manifest.load(str(tmp_path))
-    assert str(caught.value) == (
-        f"{tmp_path}: no manifest.json, so this is not a finished data set. A job that was interrupted leaves none: "
-        f"run 'make records CSV=... OUT={tmp_path}' again"
+    must_name(
+        str(caught.value),
+        f"{tmp_path}:",
+        "no manifest.json",
+        "not a finished data set",
+        f"'make records CSV=... OUT={tmp_path}'",
     )
 
 

@@ -12,6 +12,7 @@ from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import Manifest
 from tests.records import made
+from tests.said import must_name
 
 
 def refusal(folder: object) -> str:
@@ -35,35 +36,40 @@ def test_compression_is_spelled_as_tensorflow_spells_it(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    assert refusal(tmp_path / "none") == (
-        f"{tmp_path}/none: no such folder; make the records first, with 'make records CSV=... OUT={tmp_path}/none'"
+    must_name(
+        refusal(tmp_path / "none"), f"{tmp_path}/none:", "no such folder", f"'make records CSV=... OUT={tmp_path}/none'"
     )
 
 
 def test_no_manifest(tmp_path):
     made.data_set(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    assert refusal(tmp_path) == (
-        f"{tmp_path}: no manifest.json, so this is not a finished data set. A job that was interrupted leaves none: "
-        f"run 'make records CSV=... OUT={tmp_path}' again"
+    must_name(
+        refusal(tmp_path),
+        f"{tmp_path}:",
+        "no manifest.json",
+        "not a finished data set",
+        f"'make records CSV=... OUT={tmp_path}'",
     )
 
 
 def test_no_tokenizer(tmp_path):
     made.data_set(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    assert refusal(tmp_path) == (
-        f"{tmp_path}/tokenizer.json: missing; copy it again, or make the records again with 'make records'"
-    )
+    must_name(refusal(tmp_path), f"{tmp_path}/tokenizer.json:", "missing", "copy it again", "'make records'")
 
 
 def test_another_tokenizer(tmp_path):
     made.data_set(tmp_path)
     other = made.toy_tokenizer(words=41)
     other.save(str(tmp_path))
-    assert refusal(tmp_path) == (
-        f"{tmp_path}/tokenizer.json: sha256 is {other.sha256}, the manifest says {made.toy_tokenizer().sha256}. It is "
-        f"not the tokenizer that the records were made with: make them again with 'make records'"
+    must_name(
+        refusal(tmp_path),
+        f"{tmp_path}/tokenizer.json:",
+        f"sha256 is {other.sha256}",
+        "manifest",
+        f"{made.toy_tokenizer().sha256}",
+        "'make records'",
     )
 
 
@@ -72,10 +78,14 @@ def test_another_config_of_the_tokenizer(tmp_path):
     expected = made.toy_tokenizer().config_sha256
     content = (tmp_path / "tokenizer_config.json").read_bytes().replace(b"}", b" }")
     (tmp_path / "tokenizer_config.json").write_bytes(content)
-    assert refusal(tmp_path) == (
-        f"{tmp_path}/tokenizer_config.json: not the one that the records were made with: found config_sha256 "
-        f"{hashlib.sha256(content).hexdigest()} where the manifest has {expected}; copy it again, or make them again "
-        f"with 'make records'"
+    must_name(
+        refusal(tmp_path),
+        f"{tmp_path}/tokenizer_config.json:",
+        f"found config_sha256 {hashlib.sha256(content).hexdigest()}",
+        "manifest",
+        f"{expected}",
+        "copy it again",
+        "'make records'",
     )
 
 
@@ -108,9 +118,7 @@ def test_a_config_of_other_special_tokens_whose_checksum_nobody_wrote_down(tmp_p
 def test_a_missing_shard(tmp_path, file):
     made.data_set(tmp_path)
     (tmp_path / file).unlink()
-    assert refusal(tmp_path) == (
-        f"{tmp_path}/{file}: missing; copy it again, or make the records again with 'make records'"
-    )
+    must_name(refusal(tmp_path), f"{tmp_path}/{file}:", "missing", "copy it again", "'make records'")
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content * 2], ids=["short", "long"])
@@ -119,9 +127,14 @@ def test_a_short_or_a_long_shard(tmp_path, change):
     path = tmp_path / "train-00001-of-00004.tfrecord"
     content = path.read_bytes()
     path.write_bytes(change(content))
-    assert refusal(tmp_path) == (
-        f"{path}: {len(change(content)):,} bytes, the manifest says {len(content):,}; copy it again, or make the "
-        f"records again with 'make records'"
+    must_name(
+        refusal(tmp_path),
+        f"{path}:",
+        f"{len(change(content)):,} bytes",
+        "manifest",
+        f"{len(content):,}",
+        "copy it again",
+        "'make records'",
     )
 
 
@@ -133,9 +146,14 @@ def test_another_shard_of_the_same_size_in_a_bucket(cloud):
     names = [f"{folder}/train-{number:05}-of-00002.tfrecord" for number in range(2)]
     storage.write_bytes(names[1], storage.read_bytes(names[0]))
     first, second = reader.open_without_shards(folder).manifest.data.splits["train"]
-    assert refusal(folder) == (
-        f"{names[1]}: its crc32c is {first.crc32c}, the manifest says {second.crc32c}; copy it again, or make the "
-        f"records again with 'make records'"
+    must_name(
+        refusal(folder),
+        f"{names[1]}:",
+        f"crc32c is {first.crc32c}",
+        "manifest",
+        f"{second.crc32c}",
+        "copy it again",
+        "'make records'",
     )
 
 
@@ -187,8 +205,8 @@ def test_damage_shows_while_reading(tmp_path, compression, change):
             compression=opened.compression,
         )
     assert str(path) not in caught.value.message  # which is why the text of `reader.damaged` says what to do
-    assert str(reader.damaged("out/records", caught.value)) == (
-        "out/records: a shard is damaged, cut short or gone; 'make verify DATA=out/records' finds which, and where"
+    must_name(
+        str(reader.damaged("out/records", caught.value)), "out/records:", "damaged", "'make verify DATA=out/records'"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from records import disk, paths, storage
 from records.errors import Changed, RemaskError
+from tests.said import must_name
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -54,14 +55,18 @@ def interrupted(path: str, error: BaseException) -> None:
 )
 def test_urls_are_refused(verb, url):
     scheme = url.split(":")[0]
-    assert refusal(verb, url) == (
-        f"{url}: found a {scheme}:// URL, expected a path on the local disk, or one like gs://BUCKET/a"
+    must_name(
+        refusal(verb, url), f"{url}:", f"found a {scheme}:// URL", "expected a path on the local disk", "gs://BUCKET/a"
     )
 
 
 def test_urls_are_not_written():
-    assert refusal(storage.write_bytes, "s3://bucket/a", b"") == (
-        "s3://bucket/a: found a s3:// URL, expected a path on the local disk, or one like gs://BUCKET/a"
+    must_name(
+        refusal(storage.write_bytes, "s3://bucket/a", b""),
+        "s3://bucket/a:",
+        "found a s3:// URL",
+        "expected a path on the local disk",
+        "gs://BUCKET/a",
     )
 
 
@@ -126,8 +131,11 @@ def test_a_failing_block_leaves_what_was_there(tmp_path):
 @FULL
 def test_a_full_disk(tmp_path):
     (tmp_path / f"file.{disk.PROCESS}.partial").symlink_to("/dev/full")
-    assert refusal(storage.write_bytes, f"{tmp_path}/file", b"x") == (
-        f"{tmp_path}/file: no space left on device; free some space, or write to another disk"
+    must_name(
+        refusal(storage.write_bytes, f"{tmp_path}/file", b"x"),
+        f"{tmp_path}/file:",
+        "no space left on device",
+        "free some space",
     )
     assert files(tmp_path) == set()
 
@@ -143,16 +151,24 @@ def test_a_disk_that_is_full_while_much_is_written(tmp_path):
 @AS_ROOT
 def test_a_folder_that_may_not_be_written(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert refusal(storage.write_bytes, f"{tmp_path}/locked/file", b"x") == (
-        f"{tmp_path}/locked/file: permission denied; give this user the right to it, or choose another path"
+    must_name(
+        refusal(storage.write_bytes, f"{tmp_path}/locked/file", b"x"),
+        f"{tmp_path}/locked/file:",
+        "permission denied",
+        "give this user the right to it",
+        "another path",
     )
 
 
 @AS_ROOT
 def test_a_file_that_may_not_be_read(tmp_path):
     (tmp_path / "file").touch(mode=0o000)
-    assert refusal(storage.read_bytes, f"{tmp_path}/file") == (
-        f"{tmp_path}/file: permission denied; give this user the right to it, or choose another path"
+    must_name(
+        refusal(storage.read_bytes, f"{tmp_path}/file"),
+        f"{tmp_path}/file:",
+        "permission denied",
+        "give this user the right to it",
+        "another path",
     )
 
 
@@ -160,11 +176,9 @@ def test_errors_of_the_system_are_explained():
     def said(number: int) -> str:
         return str(storage.explained("out", OSError(number, os.strerror(number))))
 
-    assert said(errno.EACCES) == "out: permission denied; give this user the right to it, or choose another path"
-    assert said(errno.EROFS) == "out: read-only file system; choose a folder that can be written to"
-    assert said(errno.EDQUOT) == (
-        "out: disk quota exceeded; the quota of this user is used up: free some space, or write to another disk"
-    )
+    must_name(said(errno.EACCES), "out:", "permission denied", "give this user the right to it", "another path")
+    must_name(said(errno.EROFS), "out:", "read-only file system", "a folder that can be written to")
+    must_name(said(errno.EDQUOT), "out:", "disk quota exceeded", "free some space", "another disk")
     assert said(errno.EIO) == "out: input/output error"
     assert str(storage.explained("out", OSError("odd"))) == "out: odd"
 
@@ -412,7 +426,7 @@ def test_of_two_who_write_a_file_of_one_generation_one_does(home):
     for generation in (0, begun + 1):
         with pytest.raises(Changed) as caught:
             storage.write_bytes(path, b"second", generation=generation)
-        assert str(caught.value) == f"{path}: somebody else has written it meanwhile; run the same command again"
+        must_name(str(caught.value), f"{path}:", "somebody else has written it", "run the same command again")
     storage.write_bytes(path, b"third", generation=begun)
     assert storage.generation(path) not in (0, begun)
     assert storage.read_bytes(path) == b"third"

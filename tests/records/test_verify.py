@@ -9,6 +9,7 @@ from records.config import VerifyOptions
 from records.errors import RemaskError
 from tests.records import made
 from tests.records.made import CLS, FIRST_WORD, MASK, PAD, SEP, Records
+from tests.said import must_name
 
 TRAIN = "train-00000-of-00002.tfrecord"
 FRAME = 12  # bytes before a payload
@@ -34,7 +35,7 @@ def verdicts(folder: Path, capsys) -> tuple[list[str], str]:
 def damage(folder: Path, capsys) -> str:
     """Return the verdict on the first shard, the only one that is damaged."""
     lines, said = verdicts(folder, capsys)
-    assert said == ("DIR: 1 of 3 shards damaged; copy those again, or make the records again with 'make records'")
+    must_name(said, "DIR:", "1 of 3 shards damaged", "copy those again", "'make records'")
     assert [line.split()[0] for line in lines] == ["DAMAGED", "ok", "ok"]
     return lines[0].removeprefix(f"DAMAGED  DIR/{TRAIN}")
 
