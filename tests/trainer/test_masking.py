@@ -494,6 +494,7 @@ def test_whole_words_are_those_that_bert_would_choose(rows, first_id, rate):
         ([2, 8, 9, 8, 9, 8, 9, 3], 0.5, {2}),  # one too few: a word is passed over, and none is left that fits
         ([2, 8, 9, 9, 8, 9, 9, 3], 1.0, {6}),
         ([2, 9, 9, 3, 2, 9, 3, 0], 1.0, {3}),  # pieces without a word before them
+        ([2, 8, 8, 8, 8, 8, 8, 3], 0.0, {0}),
     ],
 )
 def test_budget_of_whole_words(row, rate, sizes):
@@ -501,6 +502,15 @@ def test_budget_of_whole_words(row, rate, sizes):
     known = vocabulary(pieces=PIECES)
     batch = masker(Masking(rate, whole_word=True), known)(input_ids, np.arange(200), 0)
     assert set(batch["masked_lm_weights"].sum(1).astype(int).tolist()) == sizes
+
+
+def test_where_no_word_fits_the_first_is_taken_that_has_places():
+    row, rate, known = [2, 8, 9, 9, 8, 9, 9, 3], 0.4, vocabulary(pieces=PIECES)  # of 3 each: a budget of 2, 4 places
+    batch = masker(Masking(rate, whole_word=True), known)(np.tile(np.array([row]), (50, 1)), np.arange(50), 4)
+    order = order_of_words(0, 4, np.arange(50), len(row))
+    for number in range(50):
+        chosen = by_create_pretraining_data(row, known, order=order[number].tolist(), budget=2, places=4)
+        assert batch["masked_lm_positions"][number].tolist() == [*chosen, 0]
 
 
 def test_masks_stay_what_they_are():
