@@ -3,9 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import glob
 import json
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +27,7 @@ from pipelines.source import Row, check_source, find_sources, read_piece, split_
 from records import folder_lock, storage, tokenizer
 from records.errors import RemaskError
 from records.folder_lock import Lock
-from records.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer
+from records.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer, is_shard_file
 from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
@@ -199,8 +197,7 @@ def _make_room(folder: str) -> None:
     Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set, and the
     tokenizer may be the one in this folder.
     """
-    shards = storage.matching(storage.join(glob.escape(folder), "*-of-*.tfrecord"))
-    ours = [path for path in shards if re.search(rf"/(?:{'|'.join(SPLITS)})-\d+-of-\d+\.tfrecord$", path)]
+    ours = [storage.join(folder, name) for name in storage.files(folder) if is_shard_file(name)]
     # The manifest goes first: from then on the folder is no data set, whatever happens.
     storage.remove(storage.join(folder, MANIFEST_JSON))
     storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours])

@@ -7,8 +7,9 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from records.manifest import is_shard_file
+
 _BLOCK = re.compile(r"(\d+)-(\d+)-(\d+)-\d+-\w+\.block")
-_SHARD = re.compile(r"\w+-\d+-of-\d+\.tfrecord")
 
 
 class Progress:
@@ -38,6 +39,6 @@ class Progress:
         while not self._bar.disable and not self._ended.wait(0.5):
             pieces = {match.groups() for path in self._work.glob("*.block") if (match := _BLOCK.fullmatch(path.name))}
             self._bar.update(min(sum(int(size) for _, _, size in pieces), self._total) - self._bar.n)
-            shards = sum(bool(_SHARD.fullmatch(path.name)) for path in self._out.glob("*.tfrecord"))
+            shards = sum(is_shard_file(path.name) for path in self._out.glob("*.tfrecord"))
             if shards:
                 self._bar.set_description(f"writing shards ({shards})")

@@ -11,7 +11,7 @@ from pipelines.config import MAX_SHARDS
 from pipelines.sequences import SPECIALS, Sequences, Windows, fill, sequences, windows
 from records import example, storage, tfrecord
 from records.frame import Frame, Sum64
-from records.manifest import SPLITS, Shard
+from records.manifest import SPLITS, Shard, shard_file
 
 MIN_SHARDS = 8
 SHARD_BYTES = 32 << 20
@@ -45,7 +45,7 @@ class ShardKey(NamedTuple):
         >>> ShardKey("train", 3, 16).file
         'train-00003-of-00016.tfrecord'
         """
-        return f"{self.split}-{self.number:05d}-of-{self.of:05d}.tfrecord"
+        return shard_file(self.split, self.number, self.of)
 
     def packed(self) -> int:
         """Return it as a number, of which Beam makes five bytes at most."""

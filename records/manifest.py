@@ -7,6 +7,7 @@ whatever machine, runner or number of workers made it. What describes the run it
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +26,28 @@ SPLITS = ("train", "validation")
 SYNTHETIC = "synthetic film reviews (made by remask, not real)"
 """What to print beside any text of a data set that is `synthetic`."""
 
-_AGAIN = "copy it again, or make the records again with 'make records'"
+_SHARD_FILE = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
+AGAIN = "copy it again, or make the records again with 'make records'"
 _SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
 _SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
+
+
+def shard_file(split: str, number: int, of: int) -> str:
+    """Return the name of a shard, which says where it belongs.
+
+    >>> shard_file("train", 3, 16)
+    'train-00003-of-00016.tfrecord'
+    """
+    return f"{split}-{number:05d}-of-{of:05d}.tfrecord"
+
+
+def is_shard_file(name: str) -> bool:
+    """Say whether a file is called as a shard is.
+
+    >>> is_shard_file("train-00003-of-00016.tfrecord"), is_shard_file("train-00003-of-00016.tfrecord.0123abcd.partial")
+    (True, False)
+    """
+    return _SHARD_FILE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,8 @@ class Data:
     """The part that is a function of the input.
 
     Raises:
-        ValueError: other splits than `SPLITS`, or a file that is there twice.
+        ValueError: other splits than `SPLITS`; a shard that is there twice, or not where its name says; counts that
+            contradict each other.
     """
 
     max_seq_length: Annotated[Count, Ge(1), Le(1 << 16)]
@@ -109,6 +130,40 @@ class Data:
         files = Counter(shard.file for split in SPLITS for shard in self.splits[split])
         if files and (most := files.most_common(1)[0])[1] > 1:
             raise ValueError(f"found the shard {most[0]} twice, expected each once")
+        self._check_places()
+        self._check_counts()
+
+    def _check_places(self) -> None:
+        """Refuse a shard that has another's name or content."""
+        known: dict[tuple[str, str], str] = {}
+        for split in SPLITS:
+            for number, shard in enumerate(self.splits[split]):
+                if shard.file != (name := shard_file(split, number, len(self.splits[split]))):
+                    raise ValueError(f"found the shard {shard.file} as splits.{split}[{number}], expected {name}")
+                other = known.setdefault((shard.crc32c, shard.sum64), shard.file)
+                if other != shard.file:  # no text is in two shards, so that no two can hold the same
+                    raise ValueError(f"found the shards {other} and {shard.file} to hold the same, expected each once")
+
+    def _check_counts(self) -> None:
+        """Refuse counts that cannot be those of one data set."""
+        shards = [shard for split in SPLITS for shard in self.splits[split]]
+        for shard in shards:
+            least, most = 2 * shard.segments, shard.examples * self.max_seq_length  # [CLS] and [SEP] of each segment
+            if shard.segments < shard.examples or (self.long_text != "pack" and shard.segments > shard.examples):
+                each = "at least one" if self.long_text == "pack" else f"one (long_text is {self.long_text})"
+                raise ValueError(
+                    f"found {shard.segments:,} segments in the {shard.examples:,} sequences of {shard.file}, expected "
+                    f"{each} in each"
+                )
+            if not least <= shard.tokens <= most:
+                raise ValueError(f"found {shard.tokens:,} tokens in {shard.file}, expected {least:,} to {most:,}")
+        segments, documents = sum(shard.segments for shard in shards), sum(each.documents for each in self.sources)
+        if shards and (segments < documents or (self.long_text == "truncate" and segments > documents)):
+            each = "one" if self.long_text == "truncate" else "at least one"
+            raise ValueError(
+                f"found {segments:,} segments in all shards and {documents:,} documents in all sources, expected "
+                f"{each} of each document"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,9 +209,9 @@ class Manifest:
         """
         content = text.encode() if isinstance(text, str) else text
         try:
-            return typed_json.read(cls, content, name=name, advice=_AGAIN)
+            return typed_json.read(cls, content, name=name, advice=AGAIN)
         except RemaskError:
-            about = typed_json.parse(content, name=name, advice=_AGAIN)
+            about = typed_json.parse(content, name=name, advice=AGAIN)
             version, job = about.get("format_version"), about.get("job")
             if type(version) is not int or version == FORMAT_VERSION:
                 raise

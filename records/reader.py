@@ -1,11 +1,12 @@
 """Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from records import manifest, storage, tokenizer
+from records.command_line import make_option
 from records.errors import RemaskError
 from records.frame import SUM_MULTIPLIER, Frame
 from records.manifest import SPLITS, Manifest, Shard, Tokenizer
@@ -57,16 +58,39 @@ def open_data_set(folder: str) -> DataSet:
     """Open a data set and refuse one whose parts do not fit, without reading a record.
 
     Raises:
-        RemaskError: no manifest, another tokenizer than the one in the manifest, a shard that is missing or not of the
-            size it had.
+        RemaskError: no manifest, another tokenizer than the one in the manifest, a shard that is missing, not of the
+            size it had or not in the manifest.
     """
     opened = open_without_shards(folder)
-    found = storage.files(folder)  # one look, however many shards
+    found, record = storage.files(folder), opened.frame.size  # one look, however many shards
     for split in SPLITS:
         for shard in opened.manifest.data.splits[split]:
             _check_size(opened, shard, found)
-            _check_unpacked(opened, shard)
+            if opened.compression:
+                _check_unpacked(opened, shard)
+            elif shard.bytes != shard.examples * record:
+                raise RemaskError(
+                    f"{storage.join(folder, manifest.MANIFEST_JSON)}: {shard.file} has {shard.bytes:,} bytes, expected "
+                    f"{shard.examples * record:,} of its {shard.examples:,} sequences; {manifest.AGAIN}"
+                )
+    if strays := unlisted(opened, found):
+        raise RemaskError(
+            f"{opened.path(strays[0])}: {manifest.MANIFEST_JSON} does not list this shard"
+            f"{f', nor {len(strays) - 1:,} more' if strays[1:] else ''}: another job has left it; remove what is not "
+            f"listed, which 'make verify {make_option('DATA', folder)}' names"
+        )
     return opened
+
+
+def unlisted(data_set: DataSet, found: Iterable[str]) -> list[str]:
+    """Return the shards that lie in the folder of a data set and are none of its own: what another job has left.
+
+    Args:
+        data_set: the data set.
+        found: names of the files in its folder.
+    """
+    listed = {shard.file for split in SPLITS for shard in data_set.manifest.data.splits[split]}
+    return sorted(name for name in found if manifest.is_shard_file(name) and name not in listed)
 
 
 def open_without_shards(folder: str) -> DataSet:
@@ -221,7 +245,7 @@ def example_ids(rows: "tf.Tensor", frame: Frame) -> "tf.Tensor":
 def _check_unpacked(data_set: DataSet, shard: Shard) -> None:
     """Refuse a compressed shard of which TensorFlow would read a part only."""
     unpacked = shard.examples * data_set.frame.size
-    if data_set.compression and unpacked > MOST_UNPACKED:
+    if unpacked > MOST_UNPACKED:
         raise RemaskError(
             f"{data_set.path(shard.file)}: {unpacked:,} bytes when unpacked, TensorFlow unpacks {MOST_UNPACKED:,} at "
             f"most; make the records again with more shards, 'make records CSV=... OUT={shlex.quote(data_set.folder)} "

@@ -14,8 +14,8 @@ from records import example, storage, tfrecord
 from records.config import VerifyOptions
 from records.errors import Damaged, RemaskError
 from records.frame import Frame, Sum64
-from records.manifest import SPLITS, Shard
-from records.reader import DataSet, open_without_shards
+from records.manifest import MANIFEST_JSON, SPLITS, Shard
+from records.reader import DataSet, open_without_shards, unlisted
 from records.schema import PAD_ID
 
 _AT_ONCE = 8  # shards: in a bucket the next ones are fetched while one is looked at
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
 
 
 def main(options: VerifyOptions) -> int:
-    """Print a verdict for each shard; exit with 1 where one is damaged."""
+    """Print a verdict for each shard; exit with 1 where one is damaged, or none of the data set's."""
     data_set = open_without_shards(options.data)
     shards = [shard for split in SPLITS for shard in data_set.manifest.data.splits[split]]
     damaged = 0
@@ -44,10 +44,18 @@ def main(options: VerifyOptions) -> int:
             damaged += bool(fault)
             fine = f"ok       {shard.file}: {shard.examples:,} sequences, {shard.tokens:,} tokens"
             tqdm.write(f"DAMAGED  {fault}" if fault else fine)
+    strays = unlisted(data_set, storage.files(options.data))
+    for name in strays:
+        tqdm.write(f"UNKNOWN  {data_set.path(name)}: {MANIFEST_JSON} does not list it")
     if damaged:
         raise RemaskError(
             f"{options.data}: {damaged} of {len(shards)} shards damaged; copy those again, or make the records again "
             f"with 'make records'"
+        )
+    if strays:
+        raise RemaskError(
+            f"{options.data}: {len(strays)} of the shards there are none of {MANIFEST_JSON}'s: another job has left "
+            f"them; remove what is named UNKNOWN above"
         )
     print(f"{options.data}: all {len(shards)} shards are as the manifest says. Next: make train DATA={options.data}")
     return 0

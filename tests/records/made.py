@@ -91,7 +91,7 @@ def write(
         compression=compression,
         tokenizer=Tokenizer.of(artifact),
         splits=splits,
-        sources=(Source("toy.csv", 60, 52, {"duplicate": 5, "empty": 3}, 2, 0),),
+        sources=(Source("toy.csv", 9, 1, {"duplicate": 5, "empty": 3}, 2, 0),),
     )
     save(folder, Manifest(data, {"package_version": "0.1.0"}, FORMAT_VERSION))
     return folder

@@ -7,23 +7,24 @@ from hypothesis import strategies as st
 
 from records import manifest
 from records.errors import RemaskError
-from records.manifest import FORMAT_VERSION, Data, Manifest, Shard, Source, Tokenizer
+from records.manifest import FORMAT_VERSION, Data, Manifest, Shard, Source, Tokenizer, shard_file
 from tests.records.made import toy_tokenizer
 from tests.said import must_name
 
+HELD_OUT = Shard("validation-00000-of-00001.tfrecord", 2, 2, 60, 444, "12345678", "0000000000000078")
 MADE = Manifest(
     Data(
         max_seq_length=128,
-        long_text="window",
+        long_text="pack",
         validation_fraction=0.05,
         compression="gzip",
         tokenizer=Tokenizer.of(toy_tokenizer()),
         splits={
             "train": (
-                Shard("train-0", 5, 7, 300, 999, "0000000a", "000000000000000b"),
-                Shard("train-1", 6, 8, 400, 1200, "ffffffff", "00000000000000ff"),
+                Shard("train-00000-of-00002.tfrecord", 5, 7, 300, 999, "0000000a", "000000000000000b"),
+                Shard("train-00001-of-00002.tfrecord", 6, 8, 400, 1200, "ffffffff", "00000000000000ff"),
             ),
-            "validation": (Shard("validation-0", 2, 2, 60, 444, "12345678", "0000000000000078"),),
+            "validation": (HELD_OUT,),
         },
         sources=(Source("Kritik ü.csv", 20, 13, {"duplicate": 4, "malformed": 3}, 1, 0),),
     ),
@@ -82,7 +83,9 @@ def test_description_of_a_tokenizer():
     ],
 )
 def test_why_a_split_is_empty(split, fraction, names):
-    data = dataclasses.replace(MADE.data, splits={**MADE.data.splits, split: ()}, validation_fraction=fraction)
+    other = "train" if split == "validation" else "validation"
+    splits = {split: (), other: (dataclasses.replace(HELD_OUT, file=shard_file(other, 0, 1), segments=13),)}
+    data = dataclasses.replace(MADE.data, splits=splits, validation_fraction=fraction)
     empty = dataclasses.replace(MADE, data=data)
     assert [name for name in names if name not in empty.why_empty(split)] == []
     assert [MADE.why_empty(each) for each in ("train", "validation")] == ["", ""]
@@ -114,12 +117,12 @@ def test_digest_stays_what_it_is():
     "change",
     [
         {"max_seq_length": 127},
-        {"splits": {**MADE.data.splits, "train": MADE.data.splits["train"][:1]}},
+        {"splits": {**MADE.data.splits, "validation": ()}},
         {"tokenizer": dataclasses.replace(MADE.data.tokenizer, sha256="0" * 64)},
         {
             "splits": {
                 **MADE.data.splits,
-                "validation": (Shard("validation-0", 2, 2, 60, 444, "12345679", "0000000000000078"),),
+                "validation": (dataclasses.replace(HELD_OUT, crc32c="12345679"),),
             }
         },
     ],
@@ -193,7 +196,7 @@ def test_another_version_may_look_quite_different(text):
             (but("data", "splits", "train", 1, "file", value=name), ("data.splits.train[1].file:", "name of a file"))
             for name in ("", ".", "..", "a/b", "../train-0", "/train-0", "a\\b", "a\0")
         ),
-        (but("data", "splits", "train", 1, "file", value="validation-0"), ("data:", "validation-0", "twice")),
+        (but("data", "splits", "train", 1, "file", value=HELD_OUT.file), ("data:", HELD_OUT.file, "twice")),
         (but("data", "splits", "train", 0, "crc32c", value="zz00000a"), ("train[0].crc32c:", "hexadecimal")),
         (but("data", "splits", "train", 0, "crc32c", value="0A00000A"), ("train[0].crc32c:", "hexadecimal")),
         (but("data", "splits", "train", 0, "sum64", value="0b"), ("train[0].sum64:", "16 hexadecimal")),
@@ -220,6 +223,66 @@ def test_a_wrong_value_is_refused_by_its_place(text, names):
     assert said.endswith("; copy it again, or make the records again with 'make records'")
     assert len(said.splitlines()) == 1
     assert [name for name in names if name not in said] == []
+
+
+TRAIN = [shard_file("train", number, 2) for number in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (
+            but("data", "splits", "train", 1, "file", value=shard_file("validation", 0, 2)),
+            ("validation-00000-of-00002",),
+        ),
+        (but("data", "splits", "train", 1, "file", value=shard_file("train", 1, 8)), ("train-00001-of-00008",)),
+        (but("data", "splits", "train", 1, "file", value=shard_file("train", 3, 2)), ("train-00003-of-00002",)),
+        (but("data", "splits", "train", 1, "file", value="train-1-of-2.tfrecord"), ("train-1-of-2", TRAIN[1])),
+        (but("data", "splits", "train", 1, "file", value="notes.txt"), ("notes.txt", TRAIN[1])),
+        (but("data", "splits", "train", value=json.loads(MADE.to_json())["data"]["splits"]["train"][::-1]), (*TRAIN,)),
+        (but("data", "splits", "train", value=json.loads(MADE.to_json())["data"]["splits"]["train"][:1]), (TRAIN[0],)),
+        (
+            but(
+                "data",
+                "splits",
+                "validation",
+                0,
+                value={**dataclasses.asdict(MADE.data.splits["train"][1]), "file": HELD_OUT.file},
+            ),
+            (TRAIN[1], HELD_OUT.file, "the same"),
+        ),
+        (
+            but("data", "splits", "train", 0, "segments", value=4),
+            (TRAIN[0], "4 segments", "5 sequences", "at least one"),
+        ),
+        (but("data", "long_text", value="window"), (TRAIN[0], "7 segments", "5 sequences", "long_text is window")),
+        (but("data", "splits", "train", 0, "tokens", value=13), (TRAIN[0], "13 tokens", "14 to 640")),
+        (but("data", "splits", "train", 0, "tokens", value=641), (TRAIN[0], "641 tokens", "14 to 640")),
+        (
+            but(
+                "data",
+                "sources",
+                0,
+                value={**json.loads(MADE.to_json())["data"]["sources"][0], "rows": 25, "documents": 18},
+            ),
+            ("17 segments", "18 documents", "at least one"),
+        ),
+    ],
+)
+def test_shards_and_counts_that_contradict_each_other(text, names):
+    said = refusal(text)
+    assert said.startswith("out/manifest.json: data: found ")
+    assert said.endswith("; copy it again, or make the records again with 'make records'")
+    assert [name for name in names if name not in said] == []
+
+
+def test_of_truncated_texts_each_is_one_segment():
+    one = [dataclasses.replace(HELD_OUT, file=TRAIN[0][:12] + "of-00001.tfrecord", examples=13, segments=13)]
+    splits = {"train": tuple(one), "validation": ()}
+    whole = dataclasses.replace(MADE.data, long_text="truncate", splits=splits)
+    assert sum(shard.segments for shard in whole.splits["train"]) == sum(each.documents for each in whole.sources)
+    with pytest.raises(ValueError, match="13 segments in all shards and 12 documents in all sources, expected one of"):
+        dataclasses.replace(whole, sources=(dataclasses.replace(MADE.data.sources[0], rows=19, documents=12),))
 
 
 def paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:

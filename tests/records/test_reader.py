@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,37 @@ def test_a_short_or_a_long_shard(tmp_path, change):
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train-00000-of-00008.tfrecord"], "/train-00000-of-00008.tfrecord: manifest.json does not list this shard: "),
+        (
+            ["train-00004-of-00005.tfrecord", "train-00000-of-00008.tfrecord"],
+            "/train-00000-of-00008.tfrecord: manifest.json does not list this shard, nor 1 more: ",
+        ),
+    ],
+)
+def test_shards_that_another_job_has_left(tmp_path, names, said):
+    made.data_set(tmp_path)
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert refusal(tmp_path).startswith(f"{tmp_path}{said}")
+
+
+def test_a_manifest_whose_bytes_are_not_those_of_its_sequences(tmp_path):
+    made.data_set(tmp_path)
+    path = tmp_path / "manifest.json"
+    content = json.loads(path.read_bytes())
+    shard, record = content["data"]["splits"]["train"][0], reader.open_data_set(str(tmp_path)).frame.size
+    shard["bytes"] += record
+    path.write_text(json.dumps(content))
+    os.truncate(tmp_path / shard["file"], shard["bytes"])
+    said = refusal(tmp_path)
+    assert said.startswith(
+        f"{path}: train-00000-of-00004.tfrecord has {8 * record:,} bytes, expected {7 * record} of its 7 "
+    )
+
+
 @pytest.mark.cloud
 def test_another_shard_of_the_same_size_in_a_bucket(cloud):
     """A listing there has the checksums, so that it is found without being read."""
@@ -216,12 +248,13 @@ def test_errors_about_something_else_are_not_explained_as_damage():
 
 
 def test_a_compressed_shard_that_tensorflow_would_cut_is_refused(tmp_path):
-    opened = reader.open_data_set(made.data_set(tmp_path, train=(7,), compression="gzip"))
+    opened = reader.open_data_set(made.data_set(tmp_path, train=(7,), validation=(), compression="gzip"))
     data = opened.manifest.data
     (shard,) = data.splits["train"]
     most = reader.MOST_UNPACKED // opened.frame.size
     for examples in (most, most + 1):
-        grown = {**data.splits, "train": (replace(shard, examples=examples),)}
+        shard = replace(shard, examples=examples, segments=examples, tokens=3 * examples)
+        grown = {**data.splits, "train": (shard,)}
         made.save(opened.folder, replace(opened.manifest, data=replace(data, splits=grown)))
         if examples == most:
             reader.open_data_set(opened.folder)
@@ -231,6 +264,8 @@ def test_a_compressed_shard_that_tensorflow_would_cut_is_refused(tmp_path):
         said = str(refused.value)
         for text in (shard.file, f"{examples * opened.frame.size:,}", "2,147,483,647", "--num_shards", "--compression"):
             assert text in said
+        grown = {**data.splits, "train": (replace(shard, bytes=examples * opened.frame.size),)}
+        os.truncate(opened.path(shard.file), examples * opened.frame.size)
         plain = replace(opened.manifest, data=replace(data, splits=grown, compression=""))
         made.save(opened.folder, plain)
         reader.open_data_set(opened.folder)

@@ -140,7 +140,7 @@ def test_a_bucket_that_is_not_well_damages_nothing(tmp_path, cloud, capsys, monk
 def test_swapped_shards_of_the_same_size(folder, capsys):
     rows = [[CLS, A, SEP, PAD]], [[CLS, B, SEP, PAD]]
     shards = [Records(np.array(row), np.array([1])) for row in rows]
-    made.write(str(folder), {"train": shards, "validation": shards[:1]})
+    made.write(str(folder), {"train": shards, "validation": [Records(np.array([[CLS, C, SEP, PAD]]), np.array([1]))]})
     one, two = folder / TRAIN, folder / "train-00001-of-00002.tfrecord"
     (first, second), said = (one.read_bytes(), two.read_bytes()), ""
     one.write_bytes(second)
@@ -210,9 +210,9 @@ def test_records_of_another_length(folder, capsys):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"examples": 1_008}, "7 examples, the manifest says 1,008"),
-        ({"segments": 1}, "{segments} segments, the manifest says 1"),
-        ({"tokens": 1}, "{tokens} tokens, the manifest says 1"),
+        ({"examples": 8, "segments": 20}, "7 examples, the manifest says 8"),
+        ({"segments": 20}, "{segments} segments, the manifest says 20"),
+        ({"tokens": 50}, "{tokens} tokens, the manifest says 50"),
         ({"bytes": 1}, "{bytes} bytes, the manifest says 1"),
         ({"crc32c": "00000000"}, "crc32c is {crc32c}, the manifest says 00000000"),
         ({"sum64": "0" * 16}, "sum64 is {sum64}, the manifest says 0000000000000000"),
@@ -222,6 +222,18 @@ def test_a_manifest_that_says_something_else(folder, capsys, changes, reason):
     shard = manifest.load(str(folder)).data.splits["train"][0]
     described(folder, **changes)
     assert damage(folder, capsys) == ": " + reason.format_map(dataclasses.asdict(shard))
+
+
+def test_shards_that_another_job_has_left(folder, capsys):
+    for name in ("train-00007-of-00008.tfrecord", "validation-00000-of-00001.tfrecord.0123abcd.partial", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    lines, said = verdicts(folder, capsys)
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "ok", "UNKNOWN"]
+    assert lines[-1].startswith("UNKNOWN  DIR/train-00007-of-00008.tfrecord: ")
+    assert said == (
+        "DIR: 1 of the shards there are none of manifest.json's: another job has left them; remove what is named "
+        "UNKNOWN above"
+    )
 
 
 def test_a_folder_that_is_no_data_set(tmp_path):
