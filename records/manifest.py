@@ -111,8 +111,7 @@ class Data:
     """The part that is a function of the input.
 
     Raises:
-        ValueError: other splits than `SPLITS`; a shard that is there twice, or not where its name says; counts that
-            contradict each other.
+        ValueError: other splits than `SPLITS`, or a file that is there twice.
     """
 
     max_seq_length: Annotated[Count, Ge(1), Le(1 << 16)]
@@ -130,6 +129,13 @@ class Data:
         files = Counter(shard.file for split in SPLITS for shard in self.splits[split])
         if files and (most := files.most_common(1)[0])[1] > 1:
             raise ValueError(f"found the shard {most[0]} twice, expected each once")
+
+    def check(self) -> None:
+        """Hold what is said of shards and sources against each other, as whoever reads a manifest does.
+
+        Raises:
+            ValueError: a shard is not where its name says, two hold the same, or counts contradict each other.
+        """
         self._check_places()
         self._check_counts()
 
@@ -205,11 +211,15 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            RemaskError: not a manifest, or one of a format that this version does not know.
+            RemaskError: not a manifest, one that contradicts itself, or of a format that this version does not know.
         """
         content = text.encode() if isinstance(text, str) else text
         try:
-            return typed_json.read(cls, content, name=name, advice=AGAIN)
+            made = typed_json.read(cls, content, name=name, advice=AGAIN)
+            made.data.check()
+            return made
+        except ValueError as error:
+            raise RemaskError(f"{name}: data: {error}; {AGAIN}") from None
         except RemaskError:
             about = typed_json.parse(content, name=name, advice=AGAIN)
             version, job = about.get("format_version"), about.get("job")

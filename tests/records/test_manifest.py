@@ -280,9 +280,9 @@ def test_of_truncated_texts_each_is_one_segment():
     one = [dataclasses.replace(HELD_OUT, file=TRAIN[0][:12] + "of-00001.tfrecord", examples=13, segments=13)]
     splits = {"train": tuple(one), "validation": ()}
     whole = dataclasses.replace(MADE.data, long_text="truncate", splits=splits)
-    assert sum(shard.segments for shard in whole.splits["train"]) == sum(each.documents for each in whole.sources)
+    whole.check()
     with pytest.raises(ValueError, match="13 segments in all shards and 12 documents in all sources, expected one of"):
-        dataclasses.replace(whole, sources=(dataclasses.replace(MADE.data.sources[0], rows=19, documents=12),))
+        dataclasses.replace(whole, sources=(dataclasses.replace(MADE.data.sources[0], rows=19, documents=12),)).check()
 
 
 def paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:

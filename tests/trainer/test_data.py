@@ -349,9 +349,10 @@ def corpus(tmp_path_factory) -> DataSet:
     input_ids[:, 0], input_ids[:, 3] = made.CLS, made.SEP
     input_ids[:, 1:3] = np.stack(np.divmod(numbers, 64), 1) + made.FIRST_WORD
     shards = [made.Records(input_ids[part], numbers[part]) for part in np.split(numbers, 8)]
+    held_out = [made.Records(shards[0].input_ids, shards[0].example_id + MANY)]
     folder = str(tmp_path_factory.mktemp("corpus"))
     return reader.open_data_set(
-        made.write(folder, {"train": shards, "validation": shards[:1]}, tokenizer=made.toy_tokenizer(words=64))
+        made.write(folder, {"train": shards, "validation": held_out}, tokenizer=made.toy_tokenizer(words=64))
     )
 
 
@@ -601,6 +602,7 @@ def peak():
 def read(shards, examples):
     ids = np.arange(shards * examples)
     input_ids = np.full((examples, 128), made.FIRST_WORD)
+    input_ids[:, 0], input_ids[:, -1] = made.CLS, made.SEP
     held = [made.Records(input_ids, part) for part in np.split(ids, shards)]
     data_set = open_data_set(made.write(f"{sys.argv[1]}/{shards}x{examples}", {"train": held, "validation": []}))
     del held, input_ids

@@ -39,8 +39,8 @@ def rows_of(texts, artifact, length=32):
 def data_set_of(folder: Path, texts, *, held_out=True, **options):
     artifact = tokenizer_of(texts, **options)
     rows = rows_of(texts, artifact)
-    held = [Records(rows, np.arange(len(rows)))]
-    made.write(str(folder), {"train": held, "validation": held if held_out else []}, tokenizer=artifact)
+    splits = [[Records(rows, np.arange(len(rows)) + first)] for first in (0, len(rows))]
+    made.write(str(folder), {"train": splits[0], "validation": splits[1] if held_out else []}, tokenizer=artifact)
     return open_data_set(str(folder))
 
 

@@ -23,7 +23,8 @@ ROWS = [
 @pytest.fixture
 def folder(tmp_path) -> Path:
     shards = [Records(np.array(rows), np.arange(len(rows)) + first) for rows, first in ((ROWS[:2], 7), (ROWS[2:], 9))]
-    return Path(made.write(str(tmp_path), {"train": shards, "validation": shards[1:]}))
+    held_out = Records(shards[1].input_ids, shards[1].example_id + 90)
+    return Path(made.write(str(tmp_path), {"train": shards, "validation": [held_out]}))
 
 
 def shown(capsys, folder: Path, **options: object) -> list[str]:
@@ -44,7 +45,7 @@ def test_the_first_sequences_across_shards(folder, capsys):
     assert shown(capsys, folder, n=1) == expected[:2]
     assert shown(capsys, folder, n=2) == expected[:4]
     assert shown(capsys, folder, n=10**30) == expected
-    assert shown(capsys, folder, split="validation") == expected[4:]
+    assert shown(capsys, folder, split="validation") == ["example 99: 8 of 8 tokens, 1 segment", expected[5]]
 
 
 def test_text_that_a_program_made_is_said_to_be_so(folder, capsys):
@@ -121,7 +122,7 @@ def test_an_empty_split(tmp_path):
     made.data_set(tmp_path, validation=())
     with pytest.raises(RemaskError) as caught:
         show.main(ShowOptions(data=str(tmp_path), split="validation"))
-    assert str(caught.value).startswith(f"{tmp_path}: nothing is held out: of 52 documents ")
+    assert str(caught.value).startswith(f"{tmp_path}: nothing is held out: of 1 documents ")
     assert f"'make show DATA={tmp_path} SPLIT=train'" in str(caught.value)
 
 

@@ -119,12 +119,17 @@ def other(tmp_path, tiny_data_set, tiny_shape):
     """Return values of the options whose values are folders."""
     data = tmp_path / "data"
     data.mkdir()
-    for path in Path(tiny_data_set).iterdir():
-        (data / path.name).symlink_to(path)
     whole = manifests.load(tiny_data_set)
-    fewer = {**whole.data.splits, "train": whole.data.splits["train"][-1:]}
-    made = replace(whole, data=replace(whole.data, splits=fewer))
-    (data / manifests.MANIFEST_JSON).unlink()
+    last = whole.data.splits["train"][-1]
+    alone = replace(last, file=manifests.shard_file("train", 0, 1))
+    for path in Path(tiny_data_set).iterdir():
+        if not path.name.startswith(("train-", manifests.MANIFEST_JSON)):
+            (data / path.name).symlink_to(path)
+    (data / alone.file).symlink_to(Path(tiny_data_set, last.file))
+    documents = last.examples + whole.examples("validation")
+    sources = (replace(whole.data.sources[0], rows=documents, documents=documents),)
+    splits = {**whole.data.splits, "train": (alone,)}
+    made = replace(whole, data=replace(whole.data, splits=splits, sources=sources))
     (data / manifests.MANIFEST_JSON).write_text(made.to_json())
     shape = tmp_path / "shape"
     shape.mkdir()
