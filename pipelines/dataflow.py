@@ -1,6 +1,7 @@
 """Runs the graph on Google Cloud Dataflow: what is submitted, and how it is watched."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -9,9 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.utils.retry import PermanentException
 from google.api_core import exceptions, retry
 from google.auth.exceptions import GoogleAuthError
@@ -24,6 +27,7 @@ from pipelines.documents import NAMESPACE, ROWS, SHARDS
 from records import credentials, gcs
 from records.command_line import Terminated
 from records.errors import RemaskError
+from records.interrupts import Signals
 from records.paths import parts
 
 POLL_SECONDS = 5.0
@@ -176,7 +180,36 @@ def rehearse(build: engine.Build, options: RecordsOptions) -> None:
     print("Dataflow would be given", *arguments, sep="\n  ")
 
 
-def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Callable[[], None]) -> int | None:
+class _Runner(DataflowRunner):
+    """Beam's, which holds signals back from when it asks for a job: whoever has not heard of one cannot tell of it.
+
+    Beam makes its client while it runs, and keeps it here.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        super().__init__()
+        self._signals, self._client = signals, None
+
+    @property
+    def dataflow_client(self) -> Any:
+        """What speaks with the service."""
+        return self._client
+
+    @dataflow_client.setter
+    def dataflow_client(self, client: Any) -> None:
+        submit, create = client.submit_job_description, client._jobs_client.create_job
+        client._jobs_client.create_job = functools.partial(create, timeout=PATIENCE)  # Beam would wait for ever
+
+        def held_back(job: Any) -> Any:
+            self._signals.hold()
+            return submit(job)
+
+        client.submit_job_description, self._client = held_back, client
+
+
+def run(
+    build: engine.Build, options: RecordsOptions, *, job: str, submitted: Callable[[], None], signals: Signals
+) -> int | None:
     """Submit a job and watch it to its end.
 
     Args:
@@ -184,6 +217,7 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Ca
         options: of the job.
         job: what tells it from all others.
         submitted: is called as soon as the service has it.
+        signals: which are let through until the service is asked to take the job, and then while it is watched.
 
     Returns:
         None when it has ended well; a status where it goes on and the command ends.
@@ -194,7 +228,7 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Ca
     """
     service = Service(options)
     print("staging the package and the graph", file=sys.stderr, flush=True)
-    pipeline = _pipeline(flags(options, job=job))
+    pipeline = _pipeline(flags(options, job=job), _Runner(signals))
     build(pipeline)
     with service.explained(), _staged():
         id_ = str(pipeline.run().job_id())
@@ -205,7 +239,8 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Ca
         if options.detach:
             print(f"next       when it has ended: make show DATA={options.folder}")
             return 0
-        state = _watch(service, id_)
+        with signals.let_through():
+            state = _watch(service, id_)
     except KeyboardInterrupt as error:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
@@ -219,7 +254,8 @@ def run(build: engine.Build, options: RecordsOptions, *, job: str, submitted: Ca
         return None
     if state == _CANCELLED:
         raise RemaskError(f"job {id_} was cancelled; the same command runs it again")
-    said = _reasons(service, id_)
+    with signals.let_through():
+        said = _reasons(service, id_)
     if told := next((told for text in said if (told := engine.message(text))), ""):
         raise RemaskError(told)
     why = dataflow_errors.failure(
@@ -255,12 +291,12 @@ def _check_bucket(bucket: str, options: RecordsOptions) -> None:
         )
 
 
-def _pipeline(arguments: list[str]) -> beam.Pipeline:
+def _pipeline(arguments: list[str], runner: DataflowRunner | None = None) -> beam.Pipeline:
     """Return an empty pipeline with Beam's own options."""
     for name in ("google", "apache_beam"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        return beam.Pipeline(options=PipelineOptions(arguments))
+        return beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
     except ValueError as error:
         said = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise RemaskError(

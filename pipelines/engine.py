@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineState
 
 import pipelines
@@ -19,6 +20,7 @@ from pipelines.progress import Progress
 from records import storage
 from records.command_line import Terminated
 from records.errors import RemaskError
+from records.interrupts import Signals
 
 
 class GoesOn(RemaskError):
@@ -66,6 +68,7 @@ def run(
     blocks: str,
     total_bytes: int,
     submitted: Callable[[], None],
+    signals: Signals,
 ) -> int | None:
     """Run the graph, and turn what a worker reports of bad input into its message alone.
 
@@ -76,6 +79,7 @@ def run(
         blocks: folder of its block files, of which progress is read.
         total_bytes: of the input, for progress.
         submitted: is called as soon as an engine elsewhere has the job, which goes on then whatever becomes of us.
+        signals: which are let through; from when that engine is asked to take the job only while it is watched.
 
     Returns:
         None when it has ended well; a status where it goes on and the command ends.
@@ -87,10 +91,10 @@ def run(
     if options.runner == "dataflow":
         from pipelines import dataflow
 
-        return dataflow.run(build, options, job=job, submitted=submitted)
+        return dataflow.run(build, options, job=job, submitted=submitted, signals=signals)
     try:
         if options.runner == "portable":
-            _run_portable(build, options, submitted)
+            _run_portable(build, options, submitted, signals)
         else:
             with Progress(blocks, options.folder, total_bytes=total_bytes):
                 _run_here(build, options)
@@ -155,12 +159,31 @@ def _run_here(build: Build, options: RecordsOptions) -> None:
         build(pipeline)
 
 
-def _run_portable(build: Build, options: RecordsOptions, submitted: Callable[[], None]) -> None:
+class _PortableRunner(PortableRunner):
+    """Beam's, which holds signals back from when it asks for a job: whoever has not heard of one cannot cancel it."""
+
+    def __init__(self, signals: Signals) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> Any:
+        """Return what speaks with the job server."""
+        handle = super().create_job_service_handle(job_service, options)
+        run = handle.run
+
+        def held_back(*asked: Any) -> Any:
+            self._signals.hold()
+            return run(*asked)
+
+        handle.run = held_back
+        return handle
+
+
+def _run_portable(build: Build, options: RecordsOptions, submitted: Callable[[], None], signals: Signals) -> None:
     """Run behind a job endpoint: Flink's, Spark's, Prism's."""
     # Containers come with Beam alone; whoever starts workers otherwise has installed this package.
     package = options.environment_type == "DOCKER" and not options.environment_config and SETUP.is_file()
     flags = [
-        "--runner=PortableRunner",
         f"--job_endpoint={options.job_endpoint}",
         f"--job_name={options.job_name or 'remask-records'}",
         f"--environment_type={options.environment_type}",
@@ -168,12 +191,13 @@ def _run_portable(build: Build, options: RecordsOptions, submitted: Callable[[],
         *([f"--setup_file={SETUP}"] if package else []),
         *options.beam_args,
     ]
-    pipeline = beam.Pipeline(options=PipelineOptions(flags))
+    pipeline = beam.Pipeline(runner=_PortableRunner(signals), options=PipelineOptions(flags))
     build(pipeline)
     result = pipeline.run()
     try:
         submitted()
-        state = result.wait_until_finish()
+        with signals.let_through():
+            state = result.wait_until_finish()
     except KeyboardInterrupt:
         result.cancel()
         raise

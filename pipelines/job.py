@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import apache_beam as beam
@@ -24,10 +25,12 @@ from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePi
 from pipelines.publish import DEAD_LETTERS, check, publish
 from pipelines.shards import Kept, Layout, ShardKey, bytes_in_places, shard_of_bucket, write_shard
 from pipelines.source import Row, check_source, find_sources, read_piece, split_source
-from records import folder_lock, storage, tokenizer
+from records import folder_lock, interrupts, storage, tokenizer
 from records.errors import RemaskError
 from records.folder_lock import Lock
+from records.interrupts import Signals
 from records.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer, is_shard_file
+from records.paths import is_same
 from records.tokenizer import TokenizerArtifact
 
 _OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
@@ -45,24 +48,28 @@ def main(options: RecordsOptions) -> int:
     _refuse_to_replace(options)
     if options.dry_run:
         return _rehearse(options)
-    lock = folder_lock.take(options.folder, what="job", instead=_INSTEAD, take_over=options.overwrite)
-    try:
-        if said := _finished(options, lock):
-            print(said)
+    with interrupts.held() as signals:
+        lock = folder_lock.take(options.folder, what="job", instead=_INSTEAD, take_over=options.overwrite)
+        undo = _Undo(options, lock, signals)
+        try:
+            with undo, signals.let_through():
+                said, ended = _finished(options, lock), None
+                if not said:
+                    with _blocks(options) as blocks:
+                        ended = _run(options, lock, blocks, undo, signals)
+        except engine.GoesOn:
+            lock.leave()
+            raise
+        except BaseException:
             lock.release()
-            return 0
-        with _blocks(options, lock) as blocks:
-            ended = _run(options, lock, blocks)
-    except engine.GoesOn:
-        lock.leave()
-        raise
-    except BaseException:
+            raise
+        if ended is not None:  # nobody waits for its end, which gives the lock back
+            lock.leave()
+            return ended
         lock.release()
-        raise
-    if ended is not None:  # nobody waits for its end, which gives the lock back
-        lock.leave()
-        return ended
-    lock.release()
+    if said:
+        print(said)
+        return 0
     made = Manifest.from_json(storage.read_bytes(storage.join(options.folder, MANIFEST_JSON)))
     print(summary.text(made, options.folder, seconds=time.monotonic() - started))
     return 0
@@ -197,11 +204,17 @@ def _make_room(folder: str) -> None:
     Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set, and the
     tokenizer may be the one in this folder.
     """
-    ours = [storage.join(folder, name) for name in storage.files(folder) if is_shard_file(name)]
+    ours = _ours(folder)
     # The manifest goes first: from then on the folder is no data set, whatever happens.
     storage.remove(storage.join(folder, MANIFEST_JSON))
-    storage.remove_files([*(storage.join(folder, name) for name in _OURS), *ours])
+    storage.remove_files(ours)
     storage.remove_partial(folder)
+
+
+def _ours(folder: str) -> list[str]:
+    """Return the paths of what a job makes in a folder: all that there may be but shards, and the shards there are."""
+    shards = [name for name in storage.files(folder) if is_shard_file(name)]
+    return [storage.join(folder, name) for name in (*_OURS, *shards)]
 
 
 def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
@@ -249,34 +262,67 @@ def _texts(sources: Sequence[str], options: RecordsOptions) -> Iterator[str]:
                     yield clean(row.text)
 
 
-@contextlib.contextmanager
-def _blocks(options: RecordsOptions, lock: Lock) -> Iterator[str]:
-    """Give a folder for block files, on the disk of this machine; "" where the job does not run on this machine.
+class _Undo:
+    """Removes what a job has made in its folder, where it fails; not where it goes on without this command.
 
-    They are as large as the corpus, so that they do not stay where the job fails.
+    Args:
+        options: of the job.
+        lock: of the folder. Where that is another's by now nothing is removed.
+        signals: which would come in between.
     """
+
+    def __init__(self, options: RecordsOptions, lock: Lock, signals: Signals) -> None:
+        self._options, self._lock, self._signals = options, lock, signals
+        self._has_room = False
+
+    def from_here(self) -> None:
+        """Take what there is of a data set from here on for the job's own: it is about to make room for it."""
+        self._has_room = True
+
+    def __enter__(self) -> None:
+        """Has nothing to begin with."""
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove, and raise nothing: what was wrong before is to be told."""
+        if error is None or isinstance(error, engine.GoesOn):
+            return
+        # A bucket that does not answer takes minutes, in which a second Ctrl-C shall do what it always does.
+        patient = self._signals.let_through() if storage.is_remote(self._options.folder) else contextlib.nullcontext()
+        with contextlib.suppress(RemaskError), patient:
+            self._remove(str(error))
+
+    def _remove(self, told: str) -> None:
+        folder = self._options.folder
+        check(folder, self._lock.id)
+        storage.remove(storage.join(folder, WORK))
+        storage.remove_partial(folder)
+        if not self._has_room or storage.exists(storage.join(folder, MANIFEST_JSON)):
+            return
+        kept = {DEAD_LETTERS} if storage.join(folder, DEAD_LETTERS) in told else set()
+        if is_same(self._options.tokenizer_or_default, folder):  # without which the same command could not go on
+            kept |= {tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON}
+        storage.remove_files([path for path in _ours(folder) if path.rpartition("/")[2] not in kept])
+
+
+@contextlib.contextmanager
+def _blocks(options: RecordsOptions) -> Iterator[str]:
+    """Give a folder for block files, on the disk of this machine; "" where the job does not run on this machine."""
     if options.runner != "local":
         yield ""
     elif storage.is_remote(options.folder):
         with tempfile.TemporaryDirectory(prefix="remask-") as folder:
             yield folder
     else:
-        folder = storage.join(options.folder, WORK, "blocks")
-        try:
-            yield folder
-        except BaseException:
-            with contextlib.suppress(RemaskError):  # what was wrong before is to be told
-                lock.check()
-                storage.remove(folder)
-            raise
+        yield storage.join(options.folder, WORK, "blocks")
 
 
-def _run(options: RecordsOptions, lock: Lock, blocks: str) -> int | None:
+def _run(options: RecordsOptions, lock: Lock, blocks: str, undo: _Undo, signals: Signals) -> int | None:
     """Run the graph; return a status where the command is to end before the job does."""
     storage.remove(storage.join(options.folder, WORK))  # of an earlier job, which did not come to its end
     sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
     check(options.folder, lock.id)  # to come here may take hours: another may be done by now
+    undo.from_here()
     _make_room(options.folder)
     artifact.save(options.folder)
     shape, described, about = _described(options, artifact, lock.id, blocks, total_bytes)
@@ -288,6 +334,7 @@ def _run(options: RecordsOptions, lock: Lock, blocks: str) -> int | None:
         blocks=blocks,
         total_bytes=total_bytes,
         submitted=lock.outlive,
+        signals=signals,
     )
 
 

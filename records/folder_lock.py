@@ -14,10 +14,11 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from records import disk, lease, storage
+from records import disk, interrupts, lease, storage
 from records.errors import RemaskError
 from records.holder import Holder
 from records.lease import Held, Lease
@@ -51,7 +52,7 @@ class Lock:
     """
 
     def __init__(
-        self, folder: str, kind: _Kind, holder: Holder, *, made: bool, say: Callable[[str], None] = print
+        self, folder: str, kind: _Kind, holder: Holder, *, made: Sequence[str], say: Callable[[str], None] = print
     ) -> None:
         self._folder, self._kind, self._holder, self._made, self._say = folder, kind, holder, made, say
         self.id, self.left = holder.id, kind.left
@@ -85,7 +86,7 @@ class Lock:
         self._kind.leave()
 
     def release(self) -> None:
-        """Give it back, if it is still ours, and the folder if that was made for it and holds nothing.
+        """Give it back, if it is still ours, and the folders that were made for it and hold nothing.
 
         Where that goes wrong nothing is raised: what was wrong before is to be told, and the lock dies with us anyway,
         unless it outlives us; then that is said.
@@ -95,9 +96,7 @@ class Lock:
         except RemaskError as error:
             if self._holder.outlives:
                 self._say(f"the lock could not be given back, and stays: {error}; {_stale(self._holder)}")
-        if self._made:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._folder)
+        _remove_empty(self._made)
 
 
 def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = print, take_over: bool = False) -> Lock:
@@ -114,21 +113,26 @@ def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = p
         RemaskError: somebody else holds it, or the folder cannot be written to.
     """
     path, holder = storage.join(folder, LOCK), Holder.here(what)
-    made = not storage.is_remote(folder) and not storage.exists(folder)
+    made = [] if storage.is_remote(folder) else _missing(folder)
     try:
         return Lock(folder, _kind(path, holder, take_over=take_over, say=say), holder, made=made, say=say)
-    except Held as held:
-        raise _refusal(folder, held, instead=instead) from None
+    except BaseException as error:
+        _remove_empty(made)
+        if isinstance(error, Held):
+            raise _refusal(folder, error, instead=instead) from None
+        raise
 
 
 @contextlib.contextmanager
 def held(folder: str, *, what: str, instead: str, say: Callable[[str], None] = print) -> Iterator[Lock]:
-    """Hold the lock of a folder while the block runs, as `take` says."""
-    lock = take(folder, what=what, instead=instead, say=say)
-    try:
-        yield lock
-    finally:
-        lock.release()
+    """Hold the lock of a folder while the block runs, as `take` says. No signal comes in the way of giving it back."""
+    with interrupts.held() as signals:
+        lock = take(folder, what=what, instead=instead, say=say)
+        try:
+            with signals.let_through():
+                yield lock
+        finally:
+            lock.release()
 
 
 def is_held(folder: str, id: str) -> bool:
@@ -174,6 +178,20 @@ def _who(holder: Holder | None, does: str) -> str:
     if holder is None:
         return f"another command {does}, and does not say who it is"
     return f"another {holder.what} {does}, begun by {holder.user} on {holder.host} at {holder.since}"
+
+
+def _missing(folder: str) -> list[str]:
+    """Return a folder and those that hold it, from the inside out, as far as they are not there."""
+    path = Path(folder)
+    with disk.explaining(folder):
+        return [str(each) for each in (path, *path.parents) if not each.exists()]
+
+
+def _remove_empty(folders: Sequence[str]) -> None:
+    """Remove folders, from the inside out, up to the first that holds something."""
+    with contextlib.suppress(OSError):
+        for each in folders:
+            os.rmdir(each)
 
 
 def _has_locks(folder: str) -> bool:

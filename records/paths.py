@@ -53,6 +53,17 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).startswith(CLOUD)
 
 
+def is_same(folder: str, other: str) -> bool:
+    """Say whether two names lead to one folder.
+
+    >>> is_same("gs://bucket/records/", "gs://bucket/records"), is_same("out/../out", "out"), is_same("out", "gs://out")
+    (True, True, False)
+    """
+    if is_remote(folder) or is_remote(other):
+        return folder.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
 def local(path: str | os.PathLike[str]) -> Path:
     """Return the path on the local disk.
 

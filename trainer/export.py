@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 
 import keras
@@ -12,6 +11,7 @@ from records import manifest as manifests
 from records.command_line import make_option
 from records.errors import RemaskError
 from records.manifest import Manifest
+from records.paths import is_same
 from records.reader import open_data_set
 from records.tokenizer import TokenizerArtifact
 from trainer import bridge, checkpoint, probes, runs
@@ -27,7 +27,7 @@ def main(options: ExportOptions) -> None:
     run = runs.existing(options.run_dir)
     out = options.out or runs.export(options.run_dir)
     # A run writes into its own folder under the lock of that; whoever exports to another locks the other.
-    mine = _is_same(out, runs.export(options.run_dir))
+    mine = is_same(out, runs.export(options.run_dir))
     folder, instead = (options.run_dir, "export to another folder with OUT=") if mine else (out, "give another OUT=")
     with folder_lock.held(folder, what="export", instead=instead):
         _export(options, run, out)
@@ -36,7 +36,7 @@ def main(options: ExportOptions) -> None:
 def _export(options: ExportOptions, run: Run, out: str) -> None:
     """Export a run to a folder that nobody else writes to."""
     _check_ours(out)
-    if not _is_same(out, runs.export(options.run_dir)):
+    if not is_same(out, runs.export(options.run_dir)):
         _check_free(out)
     data = options.data or run.options.data
     made = manifests.load(data)
@@ -52,13 +52,6 @@ def _export(options: ExportOptions, run: Run, out: str) -> None:
     write(model, out, artifact=artifact, manifest=made, saved=chosen, example=example)
     shown = f"{make_option('MODEL', out)} {make_option('TEXT', example)}"
     print(f"exported step {chosen.step} to {out}; try: make fill-mask {shown}")
-
-
-def _is_same(folder: str, other: str) -> bool:
-    """Say whether two names lead to one folder."""
-    if storage.is_remote(folder) or storage.is_remote(other):
-        return folder.rstrip("/") == other.rstrip("/")
-    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _example(data: str, artifact: TokenizerArtifact, run: Run) -> str:

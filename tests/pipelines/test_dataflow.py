@@ -21,6 +21,7 @@ from pipelines.__main__ import COMMANDS
 from pipelines.clean import clean
 from pipelines.tokens import train
 from records import command_line, gcs
+from tests import moments
 from tests.cloud.cloud import ACCOUNT
 from tests.cloud.dataflow import Dataflow, Refusal, packages
 from tests.pipelines.made import REVIEWS, csv_of, data_part, in_folder, shards_of
@@ -182,6 +183,37 @@ def test_an_interrupt_ends_the_command_and_not_the_job(run, service, cloud):
     assert status == 130
     assert err.endswith(f"\nthe job goes on without this command; to end it: {CANCEL}\n")
     assert "records/records/.lock" in cloud.storage.objects("bucket")
+
+
+@pytest.mark.parametrize(
+    ("function", "event"),
+    [
+        ("apiclient.py:DataflowApplicationClient.submit_job_description", "call"),
+        ("apiclient.py:DataflowApplicationClient.submit_job_description", "return"),
+        ("dataflow_runner.py:DataflowRunner.run_pipeline", "return"),
+        ("folder_lock.py:Lock.outlive", "call"),
+        ("folder_lock.py:Lock.outlive", "return"),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_until_it_is_known_and_told_which_job_there_is(run, service, cloud, number, function, event):
+    service.script = [PENDING]
+    with moments.signalled(number, function, event) as sent:
+        status, out, err = run()
+    assert sent
+    assert (status, list(service.jobs)) == (128 + number, [JOB])
+    assert f"job        {JOB}\n" in out
+    assert err.endswith(f"\nthe job goes on without this command; to end it: {CANCEL}\n")
+    assert json.loads(cloud.storage.objects("bucket")["records/records/.lock"])["outlives"]
+
+
+def test_a_signal_before_the_service_is_asked_submits_nothing_and_leaves_nothing(run, service, cloud):
+    staged = "apiclient.py:DataflowApplicationClient.create_job_description"
+    with moments.signalled(signal.SIGTERM, staged, "return") as sent:
+        assert run()[0] == 143
+    assert sent
+    assert not service.jobs
+    assert not [name for name in cloud.storage.objects("bucket") if name.startswith("records/records/")]
 
 
 def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):

@@ -26,7 +26,7 @@ from records.config import VerifyOptions
 from records.errors import RemaskError
 from records.frame import Frame
 from records.manifest import SPLITS
-from tests import processes
+from tests import moments, processes
 from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 
 
@@ -469,14 +469,103 @@ def test_a_job_that_is_told_to_stop_gives_its_folder_back_and_says_no_more(tmp_p
     """Beam makes an error of its own of whatever is raised while it runs a step."""
     path = write_csv(tmp_path / "a.csv", REVIEWS[:50])
     assert killed(BEFORE_THE_MANIFEST[moment], "--csv", path, number=number)[1].splitlines()[-1:] == [said]
-    left = {each.name for each in (tmp_path / "out").iterdir()}
-    assert left <= {"tokenizer.json", "tokenizer_config.json", ".work"}
-    assert not list((tmp_path / "out").rglob("*.partial"))
-    assert not (tmp_path / "out" / ".work" / "blocks").exists()
+    assert not (tmp_path / "out").exists()
+
+
+MOMENTS = [
+    ("folder_lock.py:_has_locks", "return"),
+    ("folder_lock.py:_Kernel._attempt", "return"),
+    ("folder_lock.py:_Kernel.write", "return"),
+    ("folder_lock.py:take", "return"),
+    ("job.py:_finished", "call"),
+    ("job.py:_make_room", "call"),
+    ("job.py:_make_room", "return"),
+    ("tokenizer.py:TokenizerArtifact.save", "return"),
+    ("source.py:write_list", "call"),
+    ("disk.py:_make_folder", "return"),
+    ("source.py:write_list", "return"),
+    ("blocks.py:make_block", "return"),
+    ("shards.py:write_shard", "call"),
+    ("shards.py:write_shard", "return"),
+    ("publish.py:_check_shards", "return"),
+]
+
+
+@pytest.mark.parametrize(("function", "event"), MOMENTS)
+def test_a_signal_at_any_moment_leaves_nothing(run, tmp_path, function, event):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:20])
+    with moments.signalled(signal.SIGTERM, function, event) as sent:
+        assert run("--csv", path, out="deep/out")[0] == 143
+    assert sent
+    assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_folder_that_was_there_before_stays(run, tmp_path):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:20]), tmp_path / "out"
+    out.mkdir()
+    with moments.signalled(signal.SIGINT, "shards.py:write_shard", "return") as sent:
+        assert run("--csv", path)[0] == 130
+    assert sent
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("function", "event"),
+    [
+        ("publish.py:_clean", "call"),
+        ("publish.py:_clean", "return"),
+        ("folder_lock.py:Lock.release", "call"),
+        ("folder_lock.py:_Kernel.release", "return"),
+    ],
+)
+def test_a_signal_behind_the_manifest_leaves_the_data_set_and_nothing_else(run, tmp_path, function, event):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:20]), tmp_path / "out"
+    with moments.signalled(signal.SIGTERM, function, event) as sent:
+        assert run("--csv", path)[0] == 143
+    assert sent
+    left = {each.name for each in out.iterdir()} - set(shards_of(out))
+    assert left == {"manifest.json", "tokenizer.json", "tokenizer_config.json"}
+    assert verify.main(VerifyOptions(data=str(out))) == 0
+
+
+def test_a_second_signal_does_not_disturb_what_the_first_has_begun(run, tmp_path):
+    path = write_csv(tmp_path / "a.csv", REVIEWS[:20])
+    with moments.signalled(signal.SIGTERM, "job.py:_Undo.__exit__", "call") as sent:
+        assert run("--csv", path, tokenizer=str(tmp_path / "none"))[0] == 1
+    assert sent
+    assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_what_the_same_command_needs_stays(run, tmp_path, tokenizer_folder):
+    """A tokenizer in the folder itself; and the data set that was to be replaced, until room is made for another."""
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:20]), tmp_path / "out"
+    assert run("--csv", path)[0] == 0
+    before = {each.name: each.read_bytes() for each in out.iterdir()}
+    with moments.signalled(signal.SIGTERM, "job.py:_make_room", "call") as sent:
+        assert run("--csv", path, "--overwrite", tokenizer=str(out))[0] == 143
+    assert sent
+    assert {each.name: each.read_bytes() for each in out.iterdir()} == before
+    with moments.signalled(signal.SIGTERM, "shards.py:write_shard", "return") as sent:
+        assert run("--csv", path, "--overwrite", tokenizer=str(out))[0] == 143
+    assert sent
+    assert {each.name for each in out.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    assert run("--csv", path, tokenizer=str(out))[0] == 0
+
+
+def test_a_refusal_leaves_nothing_but_the_letters_that_it_names(run, tmp_path):
+    path, out = write_csv(tmp_path / "a.csv", []), tmp_path / "deep" / "out"
+    with open(path, "a") as file:
+        file.write("1,too,many,fields\n")
+    status, _, err = run("--csv", path, out="deep/out")
+    assert status == 1
+    assert f"{out}/dead_letters.jsonl" in err
+    assert [each.name for each in out.iterdir()] == ["dead_letters.jsonl"]
+    assert run("--csv", path, out="other", tokenizer=str(tmp_path / "none"))[0] == 1
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_a_job_that_fails_removes_its_blocks_unless_the_folder_is_anothers(run, tmp_path, monkeypatch, taken):
+def test_a_job_that_fails_removes_what_it_made_unless_the_folder_is_anothers(run, tmp_path, monkeypatch, taken):
     path, out, others, seen = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out", [], []
 
     def fails(folder, data):
@@ -490,6 +579,7 @@ def test_a_job_that_fails_removes_its_blocks_unless_the_folder_is_anothers(run, 
     assert (status, err.splitlines()[-1]) == (1, "error: it fails")
     assert seen
     assert (out / ".work" / "blocks").exists() == taken
+    assert out.exists() == taken
     for other in others:
         other.release()
 
