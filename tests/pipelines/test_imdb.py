@@ -21,6 +21,7 @@ from pipelines.config import ImdbOptions
 from records import disk
 from records.errors import RemaskError
 from tests import ports, processes
+from tests.said import must_name
 
 # In no order at all: rows are ordered by label and number, and 10 comes after 2.
 REVIEWS = {
@@ -43,10 +44,11 @@ ROWS = [
     ["4", "No opinion, and a carriage\rreturn", ""],
 ]
 CSV = b'row_Number,text,polarity\n0,"Good, and\nlong",1\n1,Bad,0\n2,Neither,\n'
-FORMS = "expected the URL or path of an archive (aclImdb_v1.tar.gz) or a CSV, or a folder (aclImdb)"
+COLUMNS = ("expected row_Number, text, polarity", "make records CSV=file ARGS='--column name'")
+FORMS = ("expected", "an archive (aclImdb_v1.tar.gz)", "a CSV", "a folder (aclImdb)")
 OTHERWISE = (
-    "Get https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz in another way, then: "
-    "make imdb FROM=path/to/aclImdb_v1.tar.gz"
+    "Get https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz in another way",
+    "make imdb FROM=path/to/aclImdb_v1.tar.gz",
 )
 
 
@@ -157,8 +159,8 @@ def test_a_csv_is_copied_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
     source, out = tar(tmp_path / "a.tar.gz", REVIEWS), tmp_path / "imdb.csv"
     out.write_text("precious")
-    assert refusal(source, out) == (
-        f"{out}: exists already; choose another file with OUT=, or replace it with ARGS=--overwrite"
+    must_name(
+        refusal(source, out), f"{out}:", "exists already", "another file with OUT=", "replace it with ARGS=--overwrite"
     )
     (tmp_path / "empty").mkdir()
     refusal(tmp_path / "empty", out, overwrite=True)
@@ -193,7 +195,7 @@ def test_out_of_a_bucket_and_into_one(cloud, tmp_path: Path, capsys, name: str) 
 
 @pytest.mark.parametrize("path", ["nothing", "nothing.csv"])
 def test_a_path_with_nothing_behind_it(tmp_path: Path, path: str) -> None:
-    assert refusal(path, tmp_path / "imdb.csv") == f"{path}: no such file or folder; {FORMS}"
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}:", "no such file or folder", *FORMS)
 
 
 @pytest.mark.parametrize(
@@ -202,15 +204,13 @@ def test_a_path_with_nothing_behind_it(tmp_path: Path, path: str) -> None:
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(content)
-    assert refusal(path, tmp_path / "imdb.csv") == f"{path}: is not a tar archive; {FORMS}"
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}:", "not a tar archive", *FORMS)
 
 
 @pytest.mark.parametrize("below", ["", "aclImdb/test", "aclImdb/train/pos"])
 def test_a_folder_without_reviews_to_train_on(tmp_path: Path, below: str) -> None:
     path = unpack(tmp_path) / below if below else tmp_path
-    assert refusal(path, tmp_path / "imdb.csv") == (
-        f"{path}: holds no reviews, such as aclImdb/train/pos/0_9.txt; {FORMS}"
-    )
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}:", "no reviews", "aclImdb/train/pos/0_9.txt", *FORMS)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,7 @@ def test_a_folder_without_reviews_to_train_on(tmp_path: Path, below: str) -> Non
 )
 def test_an_archive_without_reviews(tmp_path: Path, files: dict[str, bytes]) -> None:
     path = tar(tmp_path / "a.tar.gz", files)
-    assert refusal(path, tmp_path / "imdb.csv") == (
-        f"{path}: holds no reviews, such as aclImdb/train/pos/0_9.txt; {FORMS}"
-    )
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}:", "no reviews", "aclImdb/train/pos/0_9.txt", *FORMS)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -237,8 +235,12 @@ def test_a_truncated_archive_is_never_taken_for_a_whole_one(tmp_path: Path, mode
 def test_an_archive_cut_off_between_two_members(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", {"train/pos/0_9.txt": b"x", "train/pos/1_9.txt": b"y"}, mode="w")
     path.write_bytes(path.read_bytes()[:1024])
-    assert refusal(path, tmp_path / "imdb.csv") == (
-        f"{path}: is damaged or ends too early; fetch it again (no end mark at byte 1,024)"
+    must_name(
+        refusal(path, tmp_path / "imdb.csv"),
+        f"{path}:",
+        "damaged or ends too early",
+        "fetch it again",
+        "no end mark at byte 1,024",
     )
 
 
@@ -247,8 +249,12 @@ def test_an_archive_with_a_damaged_header(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[1030] ^= 1  # in the name of the second member, against its checksum
     path.write_bytes(content)
-    assert refusal(path, tmp_path / "imdb.csv") == (
-        f"{path}: is damaged or ends too early; fetch it again (no header at byte 1,024)"
+    must_name(
+        refusal(path, tmp_path / "imdb.csv"),
+        f"{path}:",
+        "damaged or ends too early",
+        "fetch it again",
+        "no header at byte 1,024",
     )
 
 
@@ -295,30 +301,35 @@ def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 )
 def test_an_archive_that_points_outside_itself(tmp_path: Path, bad: tarfile.TarInfo, fault: str) -> None:
     path = tar(tmp_path / "a.tar.gz", REVIEWS, members=(bad,))
-    assert refusal(path, tmp_path / "imdb.csv") == (
-        f"{path}, member {bad.name!r}: {fault}, expected plain files and folders; do not trust it, get another from "
-        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+    must_name(
+        refusal(path, tmp_path / "imdb.csv"),
+        f"{path}, member {bad.name!r}:",
+        fault,
+        "expected plain files and folders",
+        "do not trust it",
+        "get another from",
+        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     )
 
 
 def test_a_review_that_would_fill_the_memory(tmp_path: Path) -> None:
     files = {"train/pos/0_9.txt": bytes((1 << 20) + 1)}
     path = tar(tmp_path / "a.tar.gz", files)
-    said = "found 1,048,577 bytes, expected at most 1,048,576: that is no review"
-    assert refusal(path, tmp_path / "imdb.csv") == f"{path}, member 'train/pos/0_9.txt': {said}"
+    said = ("found 1,048,577 bytes", "expected at most 1,048,576")
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}, member 'train/pos/0_9.txt':", *said)
     large = tmp_path / "train/pos/0_9.txt"
     large.parent.mkdir(parents=True)
     large.write_bytes(files["train/pos/0_9.txt"])
-    assert refusal(tmp_path, tmp_path / "imdb.csv") == f"{large}: {said}"
+    must_name(refusal(tmp_path, tmp_path / "imdb.csv"), f"{large}:", *said)
 
 
 def test_a_review_whose_name_has_no_numbers(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar.gz", REVIEWS | {"aclImdb/train/neg/notes.txt": b"x"})
-    said = "found this name, expected one such as 0_9.txt (number, rating); remove the file"
-    assert refusal(path, tmp_path / "imdb.csv") == f"{path}, member neg/notes.txt: {said}"
+    said = ("found this name", "expected one such as 0_9.txt (number, rating)", "remove the file")
+    must_name(refusal(path, tmp_path / "imdb.csv"), f"{path}, member neg/notes.txt:", *said)
     notes = unpack(tmp_path) / "aclImdb/train/neg/notes.txt"
     notes.write_bytes(b"x")
-    assert refusal(tmp_path, tmp_path / "imdb.csv") == f"{notes}: {said}"
+    must_name(refusal(tmp_path, tmp_path / "imdb.csv"), f"{notes}:", *said)
 
 
 @pytest.mark.parametrize(
@@ -326,28 +337,34 @@ def test_a_review_whose_name_has_no_numbers(tmp_path: Path) -> None:
     [
         (
             b"review,sentiment\nGood,positive\n",
-            ": found the columns 'review', 'sentiment', expected row_Number, text, polarity; another CSV needs no "
-            "copy, name its column instead: make records CSV=file ARGS='--column name'",
+            (":", "found the columns 'review', 'sentiment'", *COLUMNS),
         ),
         (
             b"",
-            ": found the columns , expected row_Number, text, polarity; another CSV needs no copy, "
-            "name its column instead: make records CSV=file ARGS='--column name'",
+            (":", "found the columns ,", *COLUMNS),
         ),
         (
             b"row_Number,text,polarity\r0,Good,1\r",
-            ": the line with the names of the columns cannot be read: a carriage return on its own in field 3; if "
-            "every line ends so, first run: tr '\\r' '\\n' < {path} > new.csv",
+            (
+                ":",
+                "the names of the columns",
+                "a carriage return on its own in field 3",
+                "tr '\\r' '\\n' < PATH > new.csv",
+            ),
         ),
-        (CSV + b"3,Cut o", ", line 6: 2 fields, expected 3; mend the line, or fetch the file again"),
-        (CSV + b"3,Good,positive\n", ", row 4: polarity is 'positive', expected 1, 0 or nothing"),
-        (b"row_Number,text,polarity\n", f": holds no reviews, such as aclImdb/train/pos/0_9.txt; {FORMS}"),
+        (CSV + b"3,Cut o", (", line 6:", "2 fields", "expected 3", "mend the line", "fetch the file again")),
+        (CSV + b"3,Good,positive\n", (", row 4:", "polarity is 'positive'", "expected 1, 0 or nothing")),
+        (b"row_Number,text,polarity\n", (":", "no reviews", "aclImdb/train/pos/0_9.txt", *FORMS)),
     ],
 )
-def test_a_csv_that_is_not_this_data_set(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_csv_that_is_not_this_data_set(tmp_path: Path, content: bytes, said: tuple[str, ...]) -> None:
     path = tmp_path / "theirs.csv"
     path.write_bytes(content)
-    assert refusal(path, tmp_path / "imdb.csv") == f"{path}{said.replace('{path}', str(path))}"
+    must_name(
+        refusal(path, tmp_path / "imdb.csv"),
+        f"{path}{said[0]}",
+        *(part.replace("PATH", str(path)) for part in said[1:]),
+    )
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -372,24 +389,25 @@ def test_a_csv_is_fetched(tmp_path: Path, serve: Callable[..., str]) -> None:
 
 def test_a_bad_answer_is_called_by_its_url(tmp_path: Path, serve: Callable[..., str]) -> None:
     url = serve(**{"imdb.csv": (200, CSV + b"3,Cut o", 0), "page": (200, b"<html>", 0)})
-    assert refusal(f"{url}/page", tmp_path / "imdb.csv") == f"{url}/page: is not a tar archive; {FORMS}"
-    assert refusal(f"{url}/imdb.csv", tmp_path / "imdb.csv") == (
-        f"{url}/imdb.csv, line 6: 2 fields, expected 3; mend the line, or fetch the file again"
+    must_name(refusal(f"{url}/page", tmp_path / "imdb.csv"), f"{url}/page:", "not a tar archive", *FORMS)
+    must_name(
+        refusal(f"{url}/imdb.csv", tmp_path / "imdb.csv"),
+        f"{url}/imdb.csv, line 6:",
+        "2 fields",
+        "expected 3",
+        "mend the line",
+        "fetch the file again",
     )
 
 
 def test_a_page_that_is_not_there(tmp_path: Path, serve: Callable[..., str]) -> None:
     url = serve()
-    assert refusal(f"{url}/a.tar.gz", tmp_path / "imdb.csv") == (
-        f"{url}/a.tar.gz: could not be fetched: the server answered 404 Not Found. {OTHERWISE}"
-    )
+    must_name(refusal(f"{url}/a.tar.gz", tmp_path / "imdb.csv"), f"{url}/a.tar.gz:", "404 Not Found", *OTHERWISE)
 
 
 def test_a_connection_that_ends_too_early(tmp_path: Path, serve: Callable[..., str]) -> None:
     url = serve(reviews=(200, b"x" * 5000, 1000))
-    assert refusal(f"{url}/reviews", tmp_path / "imdb.csv") == (
-        f"{url}/reviews: could not be fetched: the connection ended after 5,000 of 6,000 bytes. {OTHERWISE}"
-    )
+    must_name(refusal(f"{url}/reviews", tmp_path / "imdb.csv"), f"{url}/reviews:", "5,000 of 6,000 bytes", *OTHERWISE)
 
 
 def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,17 +415,19 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(imdb, "_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
-        assert refusal(url, tmp_path / "imdb.csv") == f"{url}: could not be fetched: timed out. {OTHERWISE}"
+        must_name(refusal(url, tmp_path / "imdb.csv"), f"{url}:", "timed out", *OTHERWISE)
 
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     (port,) = ports.free(1)
     monkeypatch.setattr(imdb, "URL", f"http://127.0.0.1:{port}/aclImdb_v1.tar.gz")
-    assert refusal("", tmp_path / "imdb.csv") == (
-        f"http://127.0.0.1:{port}/aclImdb_v1.tar.gz: could not be fetched: Connection refused. "
-        f"Get http://127.0.0.1:{port}/aclImdb_v1.tar.gz in another way, then: "
-        "make imdb FROM=path/to/aclImdb_v1.tar.gz"
+    must_name(
+        refusal("", tmp_path / "imdb.csv"),
+        f"http://127.0.0.1:{port}/aclImdb_v1.tar.gz:",
+        "Connection refused",
+        f"Get http://127.0.0.1:{port}/aclImdb_v1.tar.gz in another way",
+        "make imdb FROM=path/to/aclImdb_v1.tar.gz",
     )
 
 

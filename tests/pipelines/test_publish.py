@@ -12,6 +12,7 @@ from records import folder_lock, storage
 from records.errors import RemaskError
 from records.manifest import SPLITS, Data, Manifest, Shard, Tokenizer
 from tests.records.made import toy_tokenizer
+from tests.said import must_name
 
 DESCRIBED = Data(8, "pack", 0.05, "", Tokenizer.of(toy_tokenizer()), dict.fromkeys(SPLITS, ()), ())
 CONTENT = b"not looked into"
@@ -96,9 +97,12 @@ def test_an_engine_may_run_it_twice(shape):
 
 def test_a_shard_that_another_job_has_written_makes_no_data_set(shape):
     storage.write_bytes(f"{shape.folder}/{SHARD.file}", CONTENT + b"!")
-    assert message(shape) == (
-        f"{shape.folder}: another job has written {SHARD.file}, so this one has made no data set; run it again with "
-        f"another OUT="
+    must_name(
+        message(shape),
+        f"{shape.folder}:",
+        f"another job has written {SHARD.file}",
+        "no data set",
+        "run it again with another OUT=",
     )
 
 
@@ -117,9 +121,12 @@ def test_a_shard_that_is_gone_makes_no_data_set(shape):
 
 def test_a_folder_that_was_taken_over_is_left_alone(shape):
     other = take_over(shape)
-    assert message(shape) == (
-        f"{shape.folder}: another job has taken it over, so this one has made no data set; run it again with another "
-        f"OUT="
+    must_name(
+        message(shape),
+        f"{shape.folder}:",
+        "another job has taken it over",
+        "no data set",
+        "run it again with another OUT=",
     )
     assert not storage.exists(f"{shape.folder}/dead_letters.jsonl")
     other.release()
@@ -161,15 +168,21 @@ def test_of_two_manifests_the_first_one_stays(shape, monkeypatch):
     monkeypatch.setattr(storage, "write_bytes", write_late)
     with pytest.raises(RemaskError) as refused:
         run(shape)
-    assert str(refused.value) == (
-        f"{shape.folder}: another job has written its manifest.json, so this one has made no data set; run it again "
-        f"with another OUT="
+    must_name(
+        str(refused.value),
+        f"{shape.folder}:",
+        "another job has written its manifest.json",
+        "no data set",
+        "run it again with another OUT=",
     )
     assert storage.read_bytes(path) == b"theirs"
 
 
 def test_nothing_left_is_no_data_set(shape):
-    assert message(shape, shards=[], rows={0: Rows(1, 1)}, kept={}) == (
-        f"a.csv, b/c.csv: none of the 1 rows became a document (1 malformed); the malformed ones are in "
-        f"{shape.folder}/dead_letters.jsonl"
+    must_name(
+        message(shape, shards=[], rows={0: Rows(1, 1)}, kept={}),
+        "a.csv, b/c.csv:",
+        "none of the 1 rows",
+        "1 malformed",
+        f"{shape.folder}/dead_letters.jsonl",
     )

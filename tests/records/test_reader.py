@@ -84,7 +84,7 @@ def test_another_config_of_the_tokenizer(tmp_path):
         f"{tmp_path}/tokenizer_config.json:",
         f"found config_sha256 {hashlib.sha256(content).hexdigest()}",
         "manifest",
-        f"{expected}",
+        expected,
         "copy it again",
         "'make records'",
     )
@@ -183,7 +183,7 @@ def test_another_shard_of_the_same_size_in_a_bucket(cloud):
         f"{names[1]}:",
         f"crc32c is {first.crc32c}",
         "manifest",
-        f"{second.crc32c}",
+        second.crc32c,
         "copy it again",
         "'make records'",
     )

@@ -2,6 +2,7 @@ import pytest
 import tensorflow as tf
 
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer.accelerator import choose_strategy, kind
 
 
@@ -27,6 +28,5 @@ def test_tpu_where_there_is_none_is_explained_in_a_line():
     with pytest.raises(RemaskError) as refused:
         choose_strategy(tpu="local")
     said = str(refused.value)
-    assert said.startswith("tpu: 'local' cannot be used (")
-    assert said.endswith("). It needs a TPU VM, and a TensorFlow built for TPUs, which the extra remask[tpu] installs")
+    must_name(said, "tpu:", "'local' cannot be used", "a TPU VM", "a TensorFlow built for TPUs", "remask[tpu]")
     assert "\n" not in said

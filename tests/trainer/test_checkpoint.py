@@ -7,6 +7,7 @@ import pytest
 
 from records import disk, gcs, storage
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.checkpoint import Checkpoint, Damaged, Evaluation, Run
@@ -145,7 +146,7 @@ def test_no_checkpoint_is_not_an_error_but_only_damaged_ones_are(tmp_path):
     (tmp_path / "step-00000010" / "state.npz").unlink()
     with pytest.raises(RemaskError) as refused:
         checkpoint.latest(str(tmp_path), say=lambda line: None)
-    assert str(refused.value) == f"{tmp_path}: all 1 checkpoints are damaged; remove it to start the run again"
+    must_name(str(refused.value), f"{tmp_path}:", "all 1 checkpoints are damaged", "remove it to start the run again")
 
 
 def test_every_digit_of_what_a_checkpoint_says_counts(tmp_path):

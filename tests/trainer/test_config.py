@@ -4,6 +4,7 @@ import pytest
 
 from records.command_line import parse_options
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer.config import (
     CONTINUABLE,
     NO_PROBES,
@@ -55,28 +56,31 @@ def test_shapes_can_be_built(name):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "parts"),
     [
-        ({"vocab_size": None}, "model: vocab_size is None, expected a whole number"),
-        ({"hidden_size": "768"}, "model: hidden_size is '768', expected a whole number"),
-        ({"num_hidden_layers": 2.0}, "model: num_hidden_layers is 2.0, expected a whole number"),
-        ({"type_vocab_size": True}, "model: type_vocab_size is True, expected a whole number"),
-        ({"hidden_dropout_prob": None}, "model: hidden_dropout_prob is None, expected a number"),
-        ({"layer_norm_eps": 0.0}, "model: layer_norm_eps is 0.0, expected more than 0, at most 1"),
-        ({"initializer_range": float("inf")}, "model: initializer_range is inf, expected more than 0, at most 1"),
-        ({"layer_norm_eps": 10**400}, f"model: layer_norm_eps is {10**400}, expected more than 0, at most 1"),
-        ({"num_hidden_layers": 1001}, "model: num_hidden_layers is 1,001, expected at most 1,000: no BERT is as large"),
+        ({"vocab_size": None}, ("model:", "vocab_size is None", "expected a whole number")),
+        ({"hidden_size": "768"}, ("model:", "hidden_size is '768'", "expected a whole number")),
+        ({"num_hidden_layers": 2.0}, ("model:", "num_hidden_layers is 2.0", "expected a whole number")),
+        ({"type_vocab_size": True}, ("model:", "type_vocab_size is True", "expected a whole number")),
+        ({"hidden_dropout_prob": None}, ("model:", "hidden_dropout_prob is None", "expected a number")),
+        ({"layer_norm_eps": 0.0}, ("model:", "layer_norm_eps is 0.0", "expected more than 0, at most 1")),
+        (
+            {"initializer_range": float("inf")},
+            ("model:", "initializer_range is inf", "expected more than 0, at most 1"),
+        ),
+        ({"layer_norm_eps": 10**400}, ("model:", f"layer_norm_eps is {10**400}", "expected more than 0, at most 1")),
+        ({"num_hidden_layers": 1001}, ("model:", "num_hidden_layers is 1,001", "expected at most 1,000")),
         (
             {"vocab_size": 10**9},
-            "model: the number of parameters is 769,086,042,880, expected at most 100,000,000,000: no BERT is as large",
+            ("model:", "number of parameters is 769,086,042,880", "expected at most 100,000,000,000"),
         ),
-        ({"num_attention_heads": 0}, "model: num_attention_heads is 0, expected a positive number"),
+        ({"num_attention_heads": 0}, ("model:", "num_attention_heads is 0", "expected a positive number")),
     ],
 )
-def test_what_a_config_json_may_hold_by_mistake_is_refused(config, message):
+def test_what_a_config_json_may_hold_by_mistake_is_refused(config, parts):
     with pytest.raises(RemaskError) as refused:
         ModelConfig.from_huggingface({"vocab_size": 99, **config}, cls_token_id=2)
-    assert str(refused.value) == message
+    must_name(str(refused.value), *parts)
 
 
 @pytest.mark.parametrize(
@@ -105,62 +109,66 @@ def test_padding_that_is_that_of_the_records(value):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "parts"),
     [
-        ({"train_steps": 0}, "train_steps: found 0, expected 1 to 2**31 - 1, as devices count"),
-        ({"train_steps": 2**31}, "train_steps: found 2147483648, expected 1 to 2**31 - 1, as devices count"),
-        ({"global_batch_size": -1}, "global_batch_size: found -1, expected 0 or more"),
+        ({"train_steps": 0}, ("train_steps:", "found 0", "expected 1 to 2**31 - 1")),
+        ({"train_steps": 2**31}, ("train_steps:", "found 2147483648", "expected 1 to 2**31 - 1")),
+        ({"global_batch_size": -1}, ("global_batch_size:", "found -1", "expected 0 or more")),
         (
             {"global_batch_size": 2**20 + 1},
-            "global_batch_size: found 1048577, expected at most 1,048,576: no machine holds more at once",
+            ("global_batch_size:", "found 1048577", "expected at most 1,048,576"),
         ),
         (
             {"per_replica_batch_size": 10**30},
-            f"per_replica_batch_size: found {10**30}, expected at most 1,048,576: no machine holds more at once",
+            ("per_replica_batch_size:", f"found {10**30}", "expected at most 1,048,576"),
         ),
-        ({"per_replica_batch_size": -1}, "per_replica_batch_size: found -1, expected 0 or more"),
+        ({"per_replica_batch_size": -1}, ("per_replica_batch_size:", "found -1", "expected 0 or more")),
         (
             {"per_replica_batch_size": 16, "global_batch_size": 64},
-            "per_replica_batch_size: found 16, expected none beside global_batch_size, which is 64",
+            ("per_replica_batch_size:", "found 16", "expected none beside global_batch_size", "64"),
         ),
         (
             {"warmup_steps": 11, "train_steps": 10},
-            "warmup_steps: found 11, expected 0 to train_steps, which is 10: give both",
+            ("warmup_steps:", "found 11", "expected 0 to train_steps", "10", "give both"),
         ),
-        ({"learning_rate": 0.0}, "learning_rate: found 0.0, expected more than 0"),
-        ({"learning_rate": float("inf")}, "learning_rate: found inf, expected a finite number"),
-        ({"clip_norm": float("nan")}, "clip_norm: found nan, expected a finite number"),
-        ({"weight_decay": -0.1}, "weight_decay: found -0.1, expected 0 or more"),
-        ({"clip_norm": 0.0}, "clip_norm: found 0.0, expected more than 0"),
-        ({"mask_rate": 0.0}, "mask_rate: found 0.0, expected more than 0, at most 1"),
-        ({"dropout": 1.0}, "dropout: found 1.0, expected -1, or 0 <= dropout < 1"),
+        ({"learning_rate": 0.0}, ("learning_rate:", "found 0.0", "expected more than 0")),
+        ({"learning_rate": float("inf")}, ("learning_rate:", "found inf", "expected a finite number")),
+        ({"clip_norm": float("nan")}, ("clip_norm:", "found nan", "expected a finite number")),
+        ({"weight_decay": -0.1}, ("weight_decay:", "found -0.1", "expected 0 or more")),
+        ({"clip_norm": 0.0}, ("clip_norm:", "found 0.0", "expected more than 0")),
+        ({"mask_rate": 0.0}, ("mask_rate:", "found 0.0", "expected more than 0, at most 1")),
+        ({"dropout": 1.0}, ("dropout:", "found 1.0", "expected -1, or 0 <= dropout < 1")),
         (
             {"tpu": "node-1"},
-            "data: found out/sample, expected a folder in a bucket, as in DATA=gs://BUCKET/records, since the hosts of "
-            "TPU node-1 read it themselves",
+            ("data:", "found out/sample", "expected a folder in a bucket", "DATA=gs://BUCKET/records", "TPU node-1"),
         ),
         (
             {"tpu": "grpc://10.0.0.2:8470", "data": "gs://bucket/records"},
-            "run_dir: found out/sample-run, expected a folder in a bucket, as in RUN=gs://BUCKET/run, since the hosts "
-            "of TPU grpc://10.0.0.2:8470 write there, too",
+            (
+                "run_dir:",
+                "found out/sample-run",
+                "expected a folder in a bucket",
+                "RUN=gs://BUCKET/run",
+                "TPU grpc://10.0.0.2:8470",
+            ),
         ),
         (
             {"zone": "us-central1-b"},
-            "zone: found us-central1-b, expected none unless tpu is the name of a TPU: give TPU=",
+            ("zone:", "found us-central1-b", "expected none unless tpu", "TPU="),
         ),
         (
             {"tpu": "local", "project": "mine"},
-            "project: found mine, expected none unless tpu is the name of a TPU: give TPU=",
+            ("project:", "found mine", "expected none unless tpu", "TPU="),
         ),
-        ({"tpu": "local", "devices": 2}, "devices: found 2, expected none beside tpu, whose cores are all used"),
-        ({"probes": ("", "a [MASK]")}, "probes: found an empty one, expected none beside others"),
-        ({"seed": -1}, "seed: found -1, expected 0 to 2**63 - 1"),
+        ({"tpu": "local", "devices": 2}, ("devices:", "found 2", "expected none beside tpu")),
+        ({"probes": ("", "a [MASK]")}, ("probes:", "found an empty one", "expected none beside others")),
+        ({"seed": -1}, ("seed:", "found -1", "expected 0 to 2**63 - 1")),
     ],
 )
-def test_options_out_of_range(options, message):
+def test_options_out_of_range(options, parts):
     with pytest.raises(RemaskError) as refused:
         TrainOptions(**options)
-    assert str(refused.value) == message
+    must_name(str(refused.value), *parts)
 
 
 def test_probes_can_be_switched_off():
@@ -173,9 +181,7 @@ def test_other_commands_check_theirs():
         FillMaskOptions(text="[MASK]", top_k=0)
     with pytest.raises(RemaskError) as refused:
         FillMaskOptions()
-    assert str(refused.value) == (
-        "text: nothing to fill; give a text, such as TEXT='The film was [MASK].', or - for standard input"
-    )
+    must_name(str(refused.value), "text:", "nothing to fill", "TEXT='The film was [MASK].'", "- for standard input")
     with pytest.raises(RemaskError, match=r"^seed: found -1, expected 0 to "):
         ShowOptions(seed=-1)
     with pytest.raises(RemaskError, match=r"^global_batch_size: found 0, expected at least 1$"):

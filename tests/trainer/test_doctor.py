@@ -8,6 +8,7 @@ from records.errors import RemaskError
 from records.reader import open_data_set
 from tests.cloud import tpu_api
 from tests.records import made as records
+from tests.said import must_name
 from trainer import commands, doctor
 from trainer.config import DoctorOptions, ModelConfig
 from trainer.model import BertMaskedLM
@@ -99,9 +100,13 @@ def test_replicas_among_which_a_batch_cannot_be_dealt_out(tiny_data_set, tiny_sh
     monkeypatch.setenv(
         "TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}'
     )
-    assert lines(data=tiny_data_set, model=tiny_shape)["shares"] == (
-        "NOT  shares       global_batch_size: found 64, expected a multiple of the 3 replicas; give "
-        "ARGS=--per_replica_batch_size="
+    must_name(
+        lines(data=tiny_data_set, model=tiny_shape)["shares"],
+        "NOT  shares",
+        "global_batch_size:",
+        "found 64",
+        "expected a multiple of the 3 replicas",
+        "ARGS=--per_replica_batch_size=",
     )
 
 
@@ -109,8 +114,12 @@ def test_fewer_sequences_than_replicas(tiny_data_set):
     data_set = open_data_set(tiny_data_set)
     with pytest.raises(RemaskError) as refused:
         doctor._shares(data_set, doctor.Machines(hosts=64, replicas=256))
-    assert str(refused.value) == (
-        f"{tiny_data_set}: 203 sequences for 256 replicas; make the records again from more text"
+    must_name(
+        str(refused.value),
+        f"{tiny_data_set}:",
+        "203 sequences",
+        "256 replicas",
+        "make the records again from more text",
     )
 
 
@@ -135,12 +144,17 @@ def test_each_bucket_is_asked_what_the_account_may_do_there(cloud):
         if each.about == "bucket"
     ]
     account = "trainer@local-project.iam.gserviceaccount.com"
-    assert found == [
-        f"NOT  bucket       gs://read-only: {account} lacks storage.objects.create, storage.objects.delete; grant it "
-        f"with 'gcloud storage buckets add-iam-policy-binding gs://read-only --member=serviceAccount:{account} "
-        f"--role=roles/storage.objectUser'",
-        f"ok   bucket       gs://bucket: {account} may read and write",
-    ]
+    refused, fine = found
+    must_name(
+        refused,
+        "NOT  bucket",
+        "gs://read-only:",
+        account,
+        "storage.objects.create, storage.objects.delete",
+        f"'gcloud storage buckets add-iam-policy-binding gs://read-only --member=serviceAccount:{account} "
+        "--role=roles/storage.objectUser'",
+    )
+    assert fine == f"ok   bucket       gs://bucket: {account} may read and write"
 
 
 def test_a_tensorflow_that_cannot_be_imported_is_one_of_the_findings(tiny_data_set, monkeypatch):
@@ -149,8 +163,12 @@ def test_a_tensorflow_that_cannot_be_imported_is_one_of_the_findings(tiny_data_s
 
     monkeypatch.setattr(commands, "start_tensorflow", broken)
     found = lines(data=tiny_data_set)
-    assert found["accelerator"] == (
-        "NOT  accelerator  TensorFlow cannot be imported (libdevice is missing); install again with 'make setup'"
+    must_name(
+        found["accelerator"],
+        "NOT  accelerator",
+        "TensorFlow cannot be imported",
+        "(libdevice is missing)",
+        "'make setup'",
     )
     assert found["data"].startswith("ok ")
     assert "model" not in found
@@ -169,10 +187,9 @@ def test_two_distributions_of_one_package_are_a_conflict():
         "tensorflow-tpu": Distribution("2.19.1", []),
         "records": Distribution("0.6.0", [], ["records"]),
     }
-    assert list(conflicts(held, of=["tensorflow"])) == [
-        "tensorflow and tensorflow-tpu are both installed and share their files: uninstall both, then install one",
-        "records has a package 'records', too: uninstall it, or use another environment",
-    ]
+    both, same = conflicts(held, of=["tensorflow"])
+    must_name(both, "tensorflow and tensorflow-tpu", "both installed", "uninstall both, then install one")
+    must_name(same, "records has a package 'records'", "uninstall it", "another environment")
 
 
 def test_what_an_extra_needs_counts_where_it_is_wanted():

@@ -7,6 +7,7 @@ import pytest
 
 from records import folder_lock, manifest
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer import bridge, checkpoint
 from trainer.config import ExportOptions
 from trainer.export import card, choose, is_final, main
@@ -158,7 +159,7 @@ def test_readme_of_another_is_not_replaced(trained_run, tmp_path):
     readme.write_text("# Mine\n\n- remask\n")
     with pytest.raises(RemaskError) as refused:
         main(ExportOptions(run_dir=trained_run, out=str(tmp_path)))
-    assert str(refused.value) == f"{readme}: not written by remask, and an export would replace it; give another OUT"
+    must_name(str(refused.value), f"{readme}:", "not written by remask", "give another OUT")
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert readme.read_text() == "# Mine\n\n- remask\n"
 
@@ -175,9 +176,7 @@ def test_export_of_an_earlier_step_is_not_final(trained_run, tmp_path):
 def test_folder_that_is_no_run(tmp_path):
     with pytest.raises(RemaskError) as refused:
         main(ExportOptions(run_dir=str(tmp_path)))
-    assert str(refused.value) == (
-        f"{tmp_path}: no run.json, so this is not a run; make one with 'make train RUN={tmp_path}'"
-    )
+    must_name(str(refused.value), f"{tmp_path}:", "no run.json", f"'make train RUN={tmp_path}'")
 
 
 def test_run_without_a_checkpoint(trained_run, tmp_path):
@@ -194,9 +193,7 @@ def test_data_of_another_run(trained_run, tmp_path, tiny_data_set):
     checkpoint.save(f"{tmp_path}/checkpoints", other, {name: _Fixed(value) for name, value in state.items()})
     with pytest.raises(RemaskError) as refused:
         main(ExportOptions(run_dir=str(tmp_path)))
-    assert str(refused.value) == (
-        f"{tiny_data_set}: not the data set that {tmp_path} was trained on; give that one with DATA="
-    )
+    must_name(str(refused.value), f"{tiny_data_set}:", "not the data set", str(tmp_path), "DATA=")
 
 
 @pytest.mark.slow

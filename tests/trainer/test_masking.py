@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from records.errors import RemaskError
 from tests.records import made
+from tests.said import must_name
 from tests.trainer import chance
 from trainer import randomness
 from trainer.masking import Masking, Vocabulary, mask_tokens, max_predictions
@@ -541,23 +542,23 @@ def test_vocabulary_of_a_tokenizer():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "parts"),
     [
-        ({"rate": -0.1}, "masking: rate is -0.1, expected 0 to 1"),
-        ({"rate": 15}, "masking: rate is 15, expected 0 to 1"),
-        ({"rate": float("nan")}, "masking: rate is nan, expected 0 to 1"),
-        ({"mask_fraction": 1.1}, "masking: mask_fraction is 1.1, expected 0 to 1"),
-        ({"random_fraction": -1}, "masking: random_fraction is -1, expected 0 to 1"),
+        ({"rate": -0.1}, ("masking:", "rate is -0.1", "expected 0 to 1")),
+        ({"rate": 15}, ("masking:", "rate is 15", "expected 0 to 1")),
+        ({"rate": float("nan")}, ("masking:", "rate is nan", "expected 0 to 1")),
+        ({"mask_fraction": 1.1}, ("masking:", "mask_fraction is 1.1", "expected 0 to 1")),
+        ({"random_fraction": -1}, ("masking:", "random_fraction is -1", "expected 0 to 1")),
         (
             {"mask_fraction": 0.8, "random_fraction": 0.3},
-            "masking: mask_fraction 0.8 and random_fraction 0.3 exceed 1",
+            ("masking:", "mask_fraction 0.8", "random_fraction 0.3", "exceed 1"),
         ),
     ],
 )
-def test_rates_that_cannot_be(options, said):
+def test_rates_that_cannot_be(options, parts):
     with pytest.raises(RemaskError) as caught:
         Masking(**options)
-    assert str(caught.value) == said
+    must_name(str(caught.value), *parts)
 
 
 def test_shares_may_add_up_to_one():

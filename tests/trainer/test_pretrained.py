@@ -8,6 +8,7 @@ import pytest
 from records import tokenizer
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
+from tests.said import must_name
 from tests.trainer import made
 from trainer import bridge, pretrained
 from trainer.config import ModelConfig
@@ -48,17 +49,22 @@ def test_shapes_that_are_known_by_name(toy_tokenizer):
     assert start.config.max_position_embeddings == 512
     with pytest.raises(RemaskError) as refused:
         pretrained.find("tiny")
-    assert str(refused.value) == ("model: tiny has random weights; give the folder or the hub name of a trained model")
+    must_name(
+        str(refused.value), "model:", "tiny has random weights", "give the folder or the hub name of a trained model"
+    )
 
 
 def test_config_without_weights_trains_only_when_said_so(folder, toy_tokenizer):
     (folder / "model.safetensors").unlink()
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(folder), data=toy_tokenizer)
-    assert str(refused.value) == (
-        f"{folder}: no model.safetensors. To train this shape from random weights say MODEL=scratch:{folder}; a "
-        f"pytorch_model.bin is converted by transformers: "
-        f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
+    must_name(
+        str(refused.value),
+        f"{folder}:",
+        "no model.safetensors",
+        f"MODEL=scratch:{folder}",
+        "pytorch_model.bin",
+        "AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)",
     )
     start = pretrained.find(f"scratch:{folder}", data=toy_tokenizer)
     assert (start.weights, start.config) == ("", CONFIG)
@@ -67,10 +73,16 @@ def test_config_without_weights_trains_only_when_said_so(folder, toy_tokenizer):
 def test_another_tokenizer_is_refused(folder, toy_tokenizer):
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(folder), data=other_tokenizer(toy_tokenizer))
-    assert str(refused.value) == (
-        f"model {folder}: its tokenizer is not the one that made the records (other): token 'good' is "
-        f"id 10 in the model and has no id in the records. Make the records with TOKENIZER={folder}, or start from "
-        f"random weights (model one of tiny, small, base)"
+    must_name(
+        str(refused.value),
+        f"model {folder}:",
+        "tokenizer",
+        "(other)",
+        "token 'good' is id 10 in the model",
+        "no id in the records",
+        f"TOKENIZER={folder}",
+        "random weights",
+        "tiny, small, base",
     )
 
 
@@ -79,16 +91,21 @@ def test_vocabulary_that_is_too_small(folder, toy_tokenizer):
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 30}))
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(folder), data=toy_tokenizer)
-    assert str(refused.value) == (
-        f"model {folder}: its vocab_size is 30, the tokenizer toy has ids up to 30; make the records with this model's "
-        f"tokenizer, or start from random weights (model one of tiny, small, base)"
+    must_name(
+        str(refused.value),
+        f"model {folder}:",
+        "vocab_size is 30",
+        "tokenizer toy has ids up to 30",
+        "make the records with this model's tokenizer",
+        "random weights",
+        "tiny, small, base",
     )
 
 
 def test_folder_of_something_else(tmp_path, toy_tokenizer):
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(tmp_path), data=toy_tokenizer)
-    assert str(refused.value) == f"{tmp_path}: no config.json, so this is not the folder of a HuggingFace model"
+    must_name(str(refused.value), f"{tmp_path}:", "no config.json", "not the folder of a HuggingFace model")
     (tmp_path / "config.json").write_text("[1,")
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(tmp_path), data=toy_tokenizer)
@@ -105,11 +122,15 @@ def test_name_that_is_not_to_be_had(toy_tokenizer, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RemaskError) as refused:
         pretrained.find("no-such/model", data=toy_tokenizer)
-    assert str(refused.value) == (
-        "model no-such/model: it is no folder, it was not fetched before, and HF_HUB_OFFLINE=1 forbids to ask the "
-        "HuggingFace hub. Give a folder with config.json and model.safetensors, a hub name such as bert-base-uncased, "
-        "or one of tiny, "
-        "small, base to start from random weights"
+    must_name(
+        str(refused.value),
+        "model no-such/model:",
+        "no folder",
+        "not fetched before",
+        "HF_HUB_OFFLINE=1",
+        "a folder with config.json and model.safetensors",
+        "a hub name such as bert-base-uncased",
+        "tiny, small, base",
     )
 
 
@@ -167,8 +188,8 @@ def test_fill_mask_and_evaluate_need_the_models_own_tokenizer(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(RemaskError) as refused:
         pretrained.find(str(folder))
-    assert str(refused.value) == (
-        f"model {folder}: neither tokenizer.json nor vocab.txt beside the weights; copy the tokenizer there"
+    must_name(
+        str(refused.value), f"model {folder}:", "neither tokenizer.json nor vocab.txt", "copy the tokenizer there"
     )
 
 
@@ -182,13 +203,17 @@ def test_encoder_alone_starts_with_a_fresh_head_and_says_so(folder, toy_tokenize
     pretrained.read_weights(
         BertMaskedLM(CONFIG, seed=2), pretrained.find(str(folder), data=toy_tokenizer), say=said.append
     )
-    assert said == [
-        f"model {folder}: weights read",
-        "  WARNING: not in the checkpoint, so these start from random weights: cls.predictions.bias, "
-        "cls.predictions.transform.LayerNorm.bias, cls.predictions.transform.LayerNorm.weight, "
+    read, fresh, unused = said
+    assert read == f"model {folder}: weights read"
+    must_name(
+        fresh,
+        "WARNING:",
+        "not in the checkpoint",
+        "random weights",
+        "cls.predictions.bias, cls.predictions.transform.LayerNorm.bias, cls.predictions.transform.LayerNorm.weight, "
         "cls.predictions.transform.dense.bias, cls.predictions.transform.dense.weight",
-        "  in the checkpoint, but not used: something.else",
-    ]
+    )
+    must_name(unused, "in the checkpoint", "not used", "something.else")
 
 
 def test_heads_that_do_not_fit_are_said_loudly(folder, toy_tokenizer):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer.checkpoint import Evaluation
 from trainer.progress import Progress, Training
 from trainer.stop import stop_signals
@@ -125,8 +126,13 @@ def test_damaged_line_in_the_middle(tmp_path):
     path.write_text('{"step": 5}\n{"st\n{"step": 10}\n')
     with pytest.raises(RemaskError) as refused:
         Progress(str(tmp_path), start_step=10, train_steps=20)
-    assert str(refused.value) == (
-        f"{path}, line 2: damaged, expected metrics as JSON; remove the line, then run the same command again"
+    must_name(
+        str(refused.value),
+        f"{path}, line 2:",
+        "damaged",
+        "expected metrics as JSON",
+        "remove the line",
+        "run the same command again",
     )
 
 
@@ -153,8 +159,8 @@ def test_disk_that_is_full(tmp_path):
         (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(RemaskError) as stopped:
             progress.record(training(10))
-    assert str(stopped.value) == (
-        f"{tmp_path}/metrics.jsonl: no space left on device; free some space, or write to another disk"
+    must_name(
+        str(stopped.value), f"{tmp_path}/metrics.jsonl:", "no space left on device", "free some space", "another disk"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from records.errors import RemaskError
+from tests.said import must_name
 from trainer import checkpoint, runs
 from trainer.config import CONTINUABLE, ModelConfig, TrainOptions
 
@@ -41,9 +42,7 @@ def test_damaged_run_json(tmp_path, damage, found):
     (tmp_path / "run.json").write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
     with pytest.raises(RemaskError) as refused:
         runs.load(str(tmp_path))
-    assert str(refused.value).startswith(f"{tmp_path}/run.json: ")
-    assert found in str(refused.value)
-    assert str(refused.value).endswith(f"or remove {tmp_path} to start the run again")
+    must_name(str(refused.value), f"{tmp_path}/run.json:", found, f"remove {tmp_path} to start the run again")
 
 
 def test_checkpoints_without_run_json_are_not_written_over(tmp_path):
@@ -52,9 +51,13 @@ def test_checkpoints_without_run_json_are_not_written_over(tmp_path):
     checkpoint.save(f"{tmp_path}/checkpoints", checkpoint.Checkpoint(5, run, ()), {})
     with pytest.raises(RemaskError) as refused:
         runs.resume(TrainOptions(run_dir=str(tmp_path)), manifest_digest="a" * 64, say=print)
-    assert str(refused.value) == (
-        f"{tmp_path}: found checkpoints (1) and no run.json; copy that file back, which says what they belong to, or "
-        f"remove {tmp_path}/checkpoints to start the run again"
+    must_name(
+        str(refused.value),
+        f"{tmp_path}:",
+        "checkpoints (1)",
+        "no run.json",
+        "copy that file back",
+        f"remove {tmp_path}/checkpoints to start the run again",
     )
 
 
@@ -106,10 +109,13 @@ def test_other_data_is_refused(tmp_path):
     options, run = begun(tmp_path)
     with pytest.raises(RemaskError) as refused:
         runs.check_continues(str(tmp_path), run, options=options, manifest_digest="b" * 64)
-    assert str(refused.value) == (
-        f"{tmp_path}: holds a run that these options contradict:\n"
-        f"  data: run has records with digest aaaaaaaaaaaa, asked for bbbbbbbbbbbb\n"
-        f"Give the run's own options to continue it, or another RUN to begin a new one"
+    must_name(
+        str(refused.value),
+        f"{tmp_path}:",
+        "holds a run",
+        "data: run has records with digest aaaaaaaaaaaa, asked for bbbbbbbbbbbb",
+        "the run's own options",
+        "another RUN",
     )
 
 
@@ -118,8 +124,11 @@ def test_other_global_batch_is_refused(tmp_path):
     asked = {"manifest_digest": "a" * 64, "config": CONFIG, "global_batch_size": 128}
     with pytest.raises(RemaskError) as refused:
         runs.begin(options, **asked, continued=checkpoint.Checkpoint(5, run, ()))
-    assert str(refused.value) == (
-        f"{tmp_path}: holds a run with a global batch of 64 sequences; with the replicas that there are now it would "
-        f"be 128. Continue it on as many replicas as it had"
+    must_name(
+        str(refused.value),
+        f"{tmp_path}:",
+        "a global batch of 64 sequences",
+        "128",
+        "Continue it on as many replicas as it had",
     )
     assert runs.begin(options, **asked).global_batch_size == 128

@@ -7,13 +7,15 @@ import pytest
 from records.errors import RemaskError
 from tests.cloud.cloud import ACCOUNT, PROJECT
 from tests.cloud.tpu_api import HOST, TpuApi
+from tests.said import must_name
 from trainer import tpu_api
 
 ZONE = "us-central1-b"
 WHERE = f"--zone={ZONE} --project={PROJECT}"
 TPU = f"TPU node-1 in zone {ZONE} of project {PROJECT}"
-MAKE = f"gcloud compute tpus tpu-vm create node-1 {WHERE} --accelerator-type=v2-32 --version=tpu-vm-tf-2.19.1-pod"
-AGAIN = "then run the same command again"
+TPU_VM = "gcloud compute tpus tpu-vm"
+MAKE = f"{TPU_VM} create node-1 {WHERE} --accelerator-type=v2-32 --version=tpu-vm-tf-2.19.1-pod"
+AGAIN = "run the same command again"
 
 pytestmark = pytest.mark.cloud
 
@@ -64,82 +66,83 @@ def test_addresses_need_not_be_asked_for(cloud, hosts):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("CREATING", f"is being created; 'gcloud compute tpus tpu-vm describe node-1 {WHERE}' says READY when it is, "),
-        ("STARTING", f"is starting; 'gcloud compute tpus tpu-vm describe node-1 {WHERE}' says READY when it is, "),
-        (
-            "REPAIRING",
-            f"is being repaired; 'gcloud compute tpus tpu-vm describe node-1 {WHERE}' says READY when it is, ",
-        ),
-        ("STOPPED", f"is stopped; start it with 'gcloud compute tpus tpu-vm start node-1 {WHERE}', "),
-        (
-            "PREEMPTED",
-            f"has been preempted, and does not come back; delete it with 'gcloud compute tpus tpu-vm delete node-1 "
-            f"{WHERE}', make it anew with '{MAKE} --preemptible', ",
-        ),
-        (
-            "TERMINATED",
-            f"has been terminated, for maintenance or at the end of its time, and does not come back; delete it with "
-            f"'gcloud compute tpus tpu-vm delete node-1 {WHERE}', make it anew with '{MAKE}', ",
-        ),
+        ("CREATING", ("is being created", f"'{TPU_VM} describe node-1 {WHERE}'", "READY")),
+        ("STARTING", ("is starting", f"'{TPU_VM} describe node-1 {WHERE}'", "READY")),
+        ("REPAIRING", ("is being repaired", f"'{TPU_VM} describe node-1 {WHERE}'", "READY")),
+        ("STOPPED", ("is stopped", f"'{TPU_VM} start node-1 {WHERE}'")),
+        ("PREEMPTED", ("preempted", f"'{TPU_VM} delete node-1 {WHERE}'", f"'{MAKE} --preemptible'")),
+        ("TERMINATED", ("terminated", f"'{TPU_VM} delete node-1 {WHERE}'", f"'{MAKE}'")),
     ],
 )
 def test_a_tpu_that_is_not_ready(api, state, said):
     api.put("node-1", state=state)
-    assert refused(zone=ZONE) == f"{TPU} {said}{AGAIN}"
+    must_name(refused(zone=ZONE), TPU, *said, AGAIN)
 
 
 def test_a_tpu_in_a_state_that_nobody_knows(api):
     api.put("node-1", state="UNKNOWN")
-    assert refused() == (
-        f"{TPU} is UNKNOWN, with 0 hosts, expected READY; look at it with 'gcloud compute tpus tpu-vm describe node-1 "
-        f"{WHERE}'"
-    )
+    must_name(refused(), TPU, "UNKNOWN", "0 hosts", "expected READY", f"'{TPU_VM} describe node-1 {WHERE}'")
 
 
 def test_a_tpu_in_another_zone_is_found(api):
     api.put("node-1", zone="us-central1-a")
-    assert refused(zone=ZONE) == f"{TPU}: not there, but in us-central1-a; give ZONE=us-central1-a"
+    must_name(refused(zone=ZONE), f"{TPU}:", "not there", "in us-central1-a", "ZONE=us-central1-a")
 
 
 def test_of_two_of_one_name_one_must_be_chosen(api):
     api.put("node-1")
     api.put("node-1", zone="europe-west4-b")
-    assert refused() == (
-        f"TPU node-1 in project {PROJECT}: found several, in europe-west4-b, {ZONE}; give ZONE=europe-west4-b or "
-        f"another of these"
+    must_name(
+        refused(),
+        f"TPU node-1 in project {PROJECT}:",
+        "found several",
+        f"europe-west4-b, {ZONE}",
+        "ZONE=europe-west4-b",
     )
 
 
 def test_a_tpu_that_is_nowhere(api):
-    assert refused(zone=ZONE) == (
-        f"{TPU}: not there; 'gcloud compute tpus tpu-vm list --zone=- --project={PROJECT}' shows what there is, "
-        f"'gcloud compute tpus tpu-vm create node-1 {WHERE} --accelerator-type=TYPE --version=VERSION' makes one"
+    must_name(
+        refused(zone=ZONE),
+        f"{TPU}:",
+        "not there",
+        f"'{TPU_VM} list --zone=- --project={PROJECT}'",
+        f"'{TPU_VM} create node-1 {WHERE} --accelerator-type=TYPE --version=VERSION'",
     )
     assert refused().startswith(f"TPU node-1 in project {PROJECT}: not there, in no zone; 'gcloud compute tpus ")
 
 
 def test_a_zone_that_there_is_not(api):
-    assert refused(zone="mars-1") == (
-        f"TPU API: Permission denied on 'locations/mars-1' (or it may not exist). 'gcloud compute tpus locations list "
-        f"--project={PROJECT}' shows the zones; give one with ZONE="
+    must_name(
+        refused(zone="mars-1"),
+        "TPU API:",
+        "Permission denied on 'locations/mars-1' (or it may not exist).",
+        f"'gcloud compute tpus locations list --project={PROJECT}'",
+        "ZONE=",
     )
 
 
 def test_an_account_that_may_not_look(api):
     api.viewers = set()
     resource = f"projects/{PROJECT}/locations/{ZONE}/nodes/node-1"
-    assert refused(zone=ZONE) == (
-        f"TPU API: {ACCOUNT} may not look at the TPUs of project {PROJECT} (Permission 'tpu.nodes.get' denied on "
-        f"'{resource}'); grant it with 'gcloud projects add-iam-policy-binding {PROJECT} "
-        f"--member=serviceAccount:{ACCOUNT} --role=roles/tpu.viewer'"
+    must_name(
+        refused(zone=ZONE),
+        "TPU API:",
+        ACCOUNT,
+        f"project {PROJECT}",
+        f"(Permission 'tpu.nodes.get' denied on '{resource}')",
+        f"'gcloud projects add-iam-policy-binding {PROJECT} --member=serviceAccount:{ACCOUNT} --role=roles/tpu.viewer'",
     )
 
 
 def test_an_api_that_is_disabled(api):
     api.enabled = False
-    assert refused() == (
-        f"TPU API: it is disabled in project {PROJECT}; enable it with 'gcloud services enable tpu.googleapis.com "
-        f"--project={PROJECT}', wait a minute, then run the same command again"
+    must_name(
+        refused(),
+        "TPU API:",
+        f"disabled in project {PROJECT}",
+        f"'gcloud services enable tpu.googleapis.com --project={PROJECT}'",
+        "run the same command again",
     )
 
 
@@ -161,10 +164,14 @@ def test_credentials_that_are_missing_or_no_longer_good(api, cloud, monkeypatch)
 
 def test_a_host_that_takes_no_connection(api, hosts):
     api.put("node-1", hosts=(*hosts, "127.0.0.1:1"))
-    assert refused() == (
-        f"{TPU}: host 2 of 3, 127.0.0.1:1, takes no connection (connection refused). The machine that runs this must "
-        f"be in the TPU's network, as a VM of the same zone is, and the TPU's runtime one that serves TensorFlow to "
-        f"other machines"
+    must_name(
+        refused(),
+        f"{TPU}:",
+        "host 2 of 3, 127.0.0.1:1",
+        "(connection refused)",
+        "TPU's network",
+        "a VM of the same zone",
+        "serves TensorFlow to other machines",
     )
 
 

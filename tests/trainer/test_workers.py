@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from records.errors import RemaskError
 from tests import ports, processes
+from tests.said import must_name
 from trainer import checkpoint
 from trainer.accelerator import choose_strategy
 from trainer.checkpoint import Run
@@ -24,9 +25,10 @@ from trainer.workers import ALONE, Place, Workers, place
 
 ROOT = Path(__file__).parents[2]
 HOW = (
-    'such as TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.2:2222", "10.0.0.3:2222"]}, "task": {"type": "worker", '
-    '"index": 0}}\', with another index for each'
+    'TF_CONFIG=\'{"cluster": {"worker": ["10.0.0.2:2222", "10.0.0.3:2222"]}, "task": {"type": "worker", "index": 0}}\'',
+    "another index for each",
 )
+ADDRESSES = "expected the addresses of all workers"
 
 
 RUN = Run(TrainOptions(), "abc", ModelConfig(31), 8)
@@ -51,24 +53,24 @@ def test_places():
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
+    ("environment", "parts"),
     [
-        ({"TF_CONFIG": "worker"}, f"TF_CONFIG: found worker, expected the addresses of all workers, {HOW}"),
+        ({"TF_CONFIG": "worker"}, ("TF_CONFIG:", "found worker", ADDRESSES, *HOW)),
         (
             {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
-            'TF_CONFIG: found {"cluster": {"worker": ["a:1", "b:1"]}}, expected the addresses of all workers, ' + HOW,
+            ("TF_CONFIG:", 'found {"cluster": {"worker": ["a:1", "b:1"]}}', ADDRESSES, *HOW),
         ),
         (
             tf_config("ps", 0, ps=["a:1"], worker=["b:1"]),
-            f"TF_CONFIG: found a task ps, expected chief and worker alone, {HOW}",
+            ("TF_CONFIG:", "found a task ps", "expected chief and worker alone", *HOW),
         ),
-        (tf_config(index=2, worker=["a:1", "b:1"]), f"TF_CONFIG: found worker 2 of 2, counted from 0, {HOW}"),
+        (tf_config(index=2, worker=["a:1", "b:1"]), ("TF_CONFIG:", "found worker 2 of 2", "counted from 0", *HOW)),
     ],
 )
-def test_what_is_no_cluster_of_ours_is_refused(environment, message):
+def test_what_is_no_cluster_of_ours_is_refused(environment, parts):
     with pytest.raises(RemaskError) as refused:
         place(environment)
-    assert str(refused.value) == message
+    must_name(str(refused.value), *parts)
 
 
 @pytest.mark.parametrize("name", ["tpu", "devices"])
@@ -76,10 +78,7 @@ def test_workers_take_what_their_machines_have(name):
     value = {"tpu": "local", "devices": 2}[name]
     with pytest.raises(RemaskError) as refused:
         choose_strategy(**{name: value}, place=Place(0, ("a:1", "b:1")))
-    assert str(refused.value) == (
-        f"{name}: found {value}, expected none beside the 2 workers of TF_CONFIG, each of which trains on every GPU of "
-        f"its machine, or else on its CPU"
-    )
+    must_name(str(refused.value), f"{name}:", f"found {value}", "expected none", "2 workers of TF_CONFIG")
 
 
 def test_alone_one_knows_what_one_says():
@@ -214,7 +213,10 @@ def test_workers_that_would_not_do_the_same_are_refused(differs, found):
     two = Two(tf.distribute.get_strategy(), Place(0, ("a:1", "b:1")))
     with pytest.raises(RemaskError) as refused:
         two.check_alike(step=40, run=RUN, variables={"a": tf.Variable([1.0])})
-    assert str(refused.value) == (
-        f"workers 0 and 1 would begin with another {found}; start all of them with the same command, on data, a model "
-        f"and a RUN that all of them see: a bucket, or a disk they share"
+    must_name(
+        str(refused.value),
+        "workers 0 and 1",
+        f"another {found}",
+        "the same command",
+        "data, a model and a RUN that all of them see",
     )
