@@ -77,7 +77,11 @@ def files(folder: str) -> dict[str, File]:
             found = sorted(local(folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {path.name: File(path.stat().st_size, "") for path in found if path.is_file()}
+        there = {}
+        for path in (path for path in found if path.is_file()):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # removed since we have looked
+                there[path.name] = File(path.stat().st_size, "")
+        return there
 
 
 def folders(folder: str) -> list[str]:

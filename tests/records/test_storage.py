@@ -277,6 +277,20 @@ def test_a_name_that_cannot_be(tmp_path):
     assert refusal(storage.exists, f"{tmp_path}/{'x' * 300}") == f"{tmp_path}/{'x' * 300}: file name too long"
 
 
+def test_a_file_that_goes_while_its_folder_is_listed_is_not_there(tmp_path, monkeypatch):
+    for name in ("goes", "stays"):
+        (tmp_path / name).write_bytes(b"12")
+    is_file = Path.is_file
+
+    def looked_at(path, **options):
+        there = is_file(path, **options)
+        (tmp_path / "goes").unlink(missing_ok=True)
+        return there
+
+    monkeypatch.setattr(Path, "is_file", looked_at)
+    assert {name: file.size for name, file in storage.files(str(tmp_path)).items()} == {"stays": 2}
+
+
 def test_matching_is_sorted_and_holds_files_alone(tmp_path):
     for name in ("b.csv", "a.csv", "deep/c.csv", "a.txt", "odd[1].csv"):
         storage.write_bytes(f"{tmp_path}/{name}", b"")
