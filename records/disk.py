@@ -14,13 +14,14 @@ from typing import IO, Any
 
 import google_crc32c
 
-from records.errors import Changed, RemaskError
+from records.errors import Changed, Full, RemaskError
 from records.paths import File, local, partial
 from records.streams import undecoded
 
 PROCESS = uuid.uuid4().hex[:8]
 """Part of the names of files that are being written: engines that run a task twice run it at the same time."""
 
+_FULL = ("ENOSPC", "EDQUOT", "EFBIG")
 _CHUNK = 1 << 20
 _BUFFER = 1 << 16  # bytes read or written at once, at least
 
@@ -211,13 +212,17 @@ def explained(path: str, error: OSError) -> RemaskError:
     """
     hint = {
         "ENOSPC": "free some space, or write to another disk",
+        "EFBIG": "a limit of this process or of the disk is reached: raise it, or write to another disk",
         "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
         "EACCES": "give this user the right to it, or choose another path",
         "EROFS": "choose a folder that can be written to",
     }
     name = errno.errorcode.get(error.errno or 0, "")
     reason = f"{error.strerror or error}"
-    return RemaskError(f"{path}: {reason[:1].lower()}{reason[1:]}" + (f"; {hint[name]}" if name in hint else ""))
+    said = f"{path}: {reason[:1].lower()}{reason[1:]}"
+    if name in _FULL:
+        return Full(said, hint[name])
+    return RemaskError(said + (f"; {hint[name]}" if name in hint else ""))
 
 
 @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import re
 import shlex
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from records import storage
-from records.errors import RemaskError
+from records.errors import Full, RemaskError
 from records.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
 from trainer.data import most_memory
@@ -97,8 +98,9 @@ def errors_explained(data_set: DataSet, *, saved: Callable[[], bool] = lambda: F
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        if "No space left" in error.message:
-            raise RemaskError("the disk is full; free some space, then run the same command again") from error
+        if full := re.search(r"([^{}]+); No space left", error.message):  # behind where in TensorFlow it happened
+            said = f"{full[1].strip()}: no space left on device"
+            raise Full(said, "free some space, then run the same command again") from error
         smaller = "give a smaller global_batch_size"
         if saved():
             smaller = f"continue this run on more devices, or begin another RUN and {smaller}"

@@ -1,12 +1,14 @@
 """Writes a model as HuggingFace does: config, weights, tokenizer, and a card that says what it is."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 
 import keras
 
-from records import folder_lock, storage, tokenizer
+from records import folder_lock, interrupts, storage, tokenizer
 from records import manifest as manifests
 from records.command_line import make_option
 from records.errors import RemaskError
@@ -19,6 +21,8 @@ from trainer.checkpoint import Checkpoint, Run
 from trainer.config import ExportOptions, TrainOptions
 from trainer.model import BertMaskedLM
 
+_STAGED = ".export"
+"""Folder below that of an export for what is written and not yet whole."""
 _TAG = "- remask"  # in the front matter of a card: by it we know our own
 
 
@@ -92,7 +96,7 @@ def write(
     saved: Checkpoint,
     example: str,
 ) -> None:
-    """Write everything; the card last, by which an export is known to be complete, with an example of a text in it.
+    """Write everything or nothing; the card last, by which an export is known to be complete, with an example in it.
 
     The caller sees to it that nobody else writes to the folder.
 
@@ -101,11 +105,41 @@ def write(
     """
     _check_ours(folder)
     storage.remove_partial(folder)
-    unfinished = f"---\ntags:\n{_TAG}\n---\n\n{runs.UNFINISHED}\n"
-    storage.write_bytes(storage.join(folder, runs.CARD), unfinished.encode())
-    bridge.write_checkpoint(model, folder)
-    artifact.save(folder)
-    storage.write_bytes(storage.join(folder, runs.CARD), card(manifest, saved, example=example).encode())
+    with _published(folder) as staged:
+        bridge.write_checkpoint(model, staged)
+        artifact.save(staged)
+        storage.write_bytes(storage.join(staged, runs.CARD), card(manifest, saved, example=example).encode())
+
+
+@contextlib.contextmanager
+def _published(folder: str) -> Iterator[str]:
+    """Give a folder whose files go to another one together, when the block ends well, and not at all when it does not.
+
+    On a disk they are written below the other folder first. In a bucket, which is never full, they are written right
+    there; until the card is, it says that the rest is not whole.
+    """
+    card = storage.join(folder, runs.CARD)
+    unfinished = f"---\ntags:\n{_TAG}\n---\n\n{runs.UNFINISHED}\n".encode()
+    if storage.is_remote(folder):
+        storage.write_bytes(card, unfinished)
+        yield folder
+        return
+    staged, is_new = storage.join(folder, _STAGED), not storage.exists(folder)
+    with interrupts.held() as signals:
+        try:
+            with signals.let_through():
+                storage.remove(staged)  # of one who was killed
+                yield staged
+            names = sorted(storage.files(staged), key=lambda name: name == runs.CARD)  # the card last
+            storage.write_bytes(card, unfinished)
+            for name in names:
+                with storage.explaining(storage.join(folder, name)):
+                    os.replace(storage.join(staged, name), storage.join(folder, name))
+        finally:
+            storage.remove(staged)
+            if is_new:
+                with contextlib.suppress(OSError):  # it holds the export
+                    os.rmdir(folder)
 
 
 def is_final(folder: str, last: Checkpoint) -> bool:

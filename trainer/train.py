@@ -1,5 +1,6 @@
 """Training, from a data set and a model's name to an exported model. `_train` is the whole flow, from top to bottom."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from records import folder_lock, storage
 from records.command_line import make_option
+from records.errors import Full, RemaskError
 from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
 from trainer import (
@@ -101,7 +103,10 @@ def _train(
 
     if not place.alone:
         say(f"workers  {len(place.addresses)}, at {', '.join(place.addresses)}: waiting until all of them are there")
-    with lost.explained(_others(options, place), outcome=lambda: _kept(options.run_dir, place)):
+    with (
+        _room_explained(options.run_dir),
+        lost.explained(_others(options, place), outcome=lambda: _kept(options.run_dir, place)),
+    ):
         strategy = strategy or accelerator.choose_strategy(
             tpu=options.tpu, zone=options.zone, project=options.project, devices=options.devices, place=place
         )
@@ -237,10 +242,26 @@ def _others(options: TrainOptions, place: Place) -> str:
     return lost.host_of(options.tpu)
 
 
+def _saved(run_dir: str) -> str:
+    """Return what is left of a run that has ended before its time."""
+    saved = checkpoint.paths(runs.checkpoints(run_dir))
+    return f"The run is saved up to step {checkpoint.step_of(saved[-1])}" if saved else "Nothing had been saved yet"
+
+
+@contextlib.contextmanager
+def _room_explained(run_dir: str) -> Iterator[None]:
+    """Say what is saved, and what to do, where the disk is full."""
+    try:
+        yield
+    except Full as error:
+        raise RemaskError(
+            f"{error.said}. {_saved(run_dir)}; free some space and run the same command again to continue from there"
+        ) from error
+
+
 def _kept(run_dir: str, place: Place) -> str:
     """Return what is left of a run that others have left, and what to do."""
-    saved = checkpoint.paths(runs.checkpoints(run_dir))
-    kept = f"The run is saved up to step {checkpoint.step_of(saved[-1])}" if saved else "Nothing had been saved yet"
+    kept = _saved(run_dir)
     if not place.alone:
         return f"{kept}; start the same command again, on all workers, to continue from there"
     return f"{kept}; run the same command again to continue from there: {lost.IT_BEGINS}"

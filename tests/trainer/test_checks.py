@@ -88,8 +88,8 @@ def test_empty_split(data_set, split, fraction, names):
             ("the device", "no memory left", "a smaller global_batch_size"),
         ),
         (
-            tf.errors.ResourceExhaustedError(None, None, "events.out; No space left on device"),
-            ("the disk is full", "free some space", "run the same command again"),
+            tf.errors.ResourceExhaustedError(None, None, "{{node Flush}} out/my events; No space left on device"),
+            ("out/my events: no space left", "free some space", "run the same command again"),
         ),
     ],
     ids=["damaged", "gone", "denied", "memory", "disk"],

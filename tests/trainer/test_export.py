@@ -1,12 +1,16 @@
 import dataclasses
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from records import folder_lock, manifest
-from records.errors import RemaskError
+from records import disk, folder_lock, manifest
+from records.errors import Full, RemaskError
+from records.paths import partial
+from tests import moments
 from tests.said import must_name
 from trainer import bridge, checkpoint
 from trainer.config import ExportOptions
@@ -88,28 +92,51 @@ def test_card_says_whether_a_program_made_the_text(trained_run, tiny_data_set):
         assert (sentence in text) == synthetic
 
 
-def test_an_export_that_is_interrupted_is_none(trained_run, tmp_path, monkeypatch):
-    """Whatever lay there before: half of one model and half of another must not pass for a model."""
+def content(folder):
+    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json", "README.md"])
+def test_a_full_disk_leaves_nothing_new(trained_run, tmp_path, monkeypatch, name):
+    """Neither where nothing was nor beside an earlier export, which stays whole; and the same command ends it then."""
+    new, earlier = tmp_path / "new", tmp_path / "earlier"
+    main(ExportOptions(run_dir=trained_run, out=str(earlier)))
+    before, open_write = content(earlier), disk.open_write
+
+    def fills(path, **options):
+        if path.endswith(f".export/{name}"):  # from here on the real device behind this name is full
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(partial(path, disk.PROCESS)).symlink_to("/dev/full")
+        return open_write(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "open_write", fills)
+        for out in (new, earlier):
+            with pytest.raises(Full, match=name):
+                main(ExportOptions(run_dir=trained_run, out=str(out)))
+    assert not new.exists()
+    assert content(earlier) == before
+    assert not (earlier / ".export").exists()
+    main(ExportOptions(run_dir=trained_run, out=str(new)))
+    assert content(new) == before
+
+
+def test_an_export_that_is_interrupted_leaves_the_one_before(trained_run, tmp_path):
     out = tmp_path / "out"
     main(ExportOptions(run_dir=trained_run, out=str(out)))
-    assert is_complete(str(out))
+    before = content(out)
     (out / "config.json.0123abcd.partial").write_text("half of what one who was killed wrote")
-
-    def interrupt(model, folder):
-        assert not is_complete(folder)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bridge, "write_checkpoint", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    (out / ".export").mkdir()
+    (out / ".export" / "vocab.txt").write_text("what one who was killed wrote")
+    with (
+        moments.signalled(signal.SIGINT, "tokenizer.py:TokenizerArtifact.save", "return") as sent,
+        pytest.raises(KeyboardInterrupt),
+    ):
         main(ExportOptions(run_dir=trained_run, out=str(out)))
-    assert not is_complete(str(out))
-    assert {path.name for path in out.iterdir()} == {
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    assert sent
+    assert content(out) == before
+    assert not (out / ".export").exists()
 
 
 def test_the_same_command_ends_what_was_interrupted(trained_run, tmp_path, monkeypatch):

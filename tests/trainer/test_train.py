@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file as read_tensors
 
-from records import folder_lock, manifest
+from records import disk, folder_lock, manifest
 from records.errors import RemaskError
 from records.reader import open_data_set
 from tests import processes
@@ -300,6 +300,31 @@ def test_training_on_everything_exports_the_last_step_and_says_what_is_not_known
     assert any(np.array_equal(words, value) for value in state.values())
     assert train(run) == 0
     assert "this run is finished" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("file", "saved"), [("checkpoint", "step 7"), ("metrics.jsonl", "step 5"), ("first", "")])
+def test_a_full_disk_says_up_to_which_step_the_run_is_saved_and_what_to_do(options, tmp_path, file, saved):
+    run = replace(options, run_dir=str(tmp_path), train_steps=10)
+    full = tmp_path / "metrics.jsonl"
+    if file != "metrics.jsonl":
+        folder = tmp_path / "checkpoints" / ("step-00000005" if file == "first" else "step-00000010")
+        full = folder / f"state.npz.{disk.PROCESS}.partial"
+
+    def fill(session, steps):
+        if session.step > (0 if file == "first" else 5) and not full.is_symlink():
+            full.parent.mkdir(parents=True, exist_ok=True)
+            full.unlink(missing_ok=True)
+            full.symlink_to("/dev/full")
+
+    with pytest.raises(RemaskError, match="no space left on device") as refused:
+        train(run, on_steps=fill)
+    said = str(refused.value)
+    assert (f"saved up to {saved}; " if saved else "Nothing had been saved yet; ") in said
+    assert "free some space and run the same command again" in said
+    assert len(said.split("free some space")) == 2
+    full.unlink(missing_ok=True)
+    assert train(run) == 0
 
 
 KILLED_IN_EXPORT = """
