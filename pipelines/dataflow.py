@@ -25,7 +25,7 @@ from pipelines import dataflow_errors, engine
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, ROWS, SHARDS
 from records import credentials, gcs
-from records.command_line import Terminated
+from records.command_line import Terminated, make_option
 from records.errors import RemaskError
 from records.interrupts import Signals
 from records.paths import parts
@@ -237,7 +237,7 @@ def run(
         submitted()
         print(f"job        {id_}\nlook       {look}\ncancel     {cancel}", flush=True)
         if options.detach:
-            print(f"next       when it has ended: make show DATA={options.folder}")
+            print(f"next       when it has ended: make show {make_option('DATA', options.folder)}")
             return 0
         with signals.let_through():
             state = _watch(service, id_)
@@ -248,7 +248,7 @@ def run(
         why = service.refusal(error).partition(";")[0] if isinstance(error, _REFUSALS) else f"{error}"
         raise engine.GoesOn(
             f"job {id_} is lost sight of ({why}), and goes on without this command: see {look}; to end it: {cancel}; "
-            f"when it has ended: make show DATA={options.folder}"
+            f"when it has ended: make show {make_option('DATA', options.folder)}"
         ) from error
     if state == _DONE:
         return None

@@ -11,7 +11,6 @@ import http.client
 import lzma
 import os
 import re
-import shlex
 import shutil
 import tarfile
 import tempfile
@@ -28,6 +27,8 @@ from tqdm import tqdm
 from pipelines.config import ImdbOptions
 from pipelines.source import BadRow, read_piece, split_source
 from records import storage
+from records.bars import layout
+from records.command_line import make_option
 from records.errors import RemaskError
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -68,7 +69,7 @@ def main(options: ImdbOptions) -> int:
     kinds = ", ".join(f"{counts[polarity]:,} {meaning}" for polarity, meaning in _MEANING.items() if counts[polarity])
     recoded = f"; {counts['recoded']:,} not in UTF-8, read as ISO-8859-1" if counts["recoded"] else ""
     print(f"{out}: {sum(map(counts.__getitem__, _MEANING)):,} reviews ({kinds}), {size:,} bytes{recoded}")
-    print(f"next: make records CSV={shlex.quote(options.out)}")
+    print(f"next: make records {make_option('CSV', options.out)}")
     return 0
 
 
@@ -281,7 +282,10 @@ def _blocks(url: str) -> Iterator[bytes]:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             announced = response.headers["Content-Length"]
             total = int(announced) if announced else None
-            with tqdm(total=total, unit="B", unit_scale=True, desc="fetching", disable=None, leave=False) as bar:
+            form = layout() if total else None
+            with tqdm(
+                total=total, unit="B", unit_scale=True, desc="fetching", disable=None, leave=False, bar_format=form
+            ) as bar:
                 while block := response.read(_BLOCK):
                     yield block
                     received += len(block)

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from records.bars import layout
 from records.manifest import is_shard_file
 
 _BLOCK = re.compile(r"(\d+)-(\d+)-(\d+)-\d+-\w+\.block")
@@ -20,7 +21,15 @@ class Progress:
 
     def __init__(self, work: str, out: str, *, total_bytes: int) -> None:
         self._work, self._out, self._total = Path(work), Path(out), total_bytes
-        self._bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="tokenizing", disable=None, leave=False)
+        self._bar = tqdm(
+            total=total_bytes,
+            unit="B",
+            unit_scale=True,
+            desc="tokenizing",
+            disable=None,
+            leave=False,
+            bar_format=layout(),
+        )
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 

@@ -1,12 +1,12 @@
 """Adds up what a job did, for the manifest and for the person who waits for it."""
 
 import dataclasses
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from records import storage
+from records.command_line import make_option
 from records.manifest import SPLITS, SYNTHETIC, Data, Manifest, Shard, Source
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def text(made: Manifest, folder: str, *, seconds: float) -> str:
 
 def next_step(made: Manifest, folder: str) -> str:
     """Return the line that says what to run next."""
-    where = f"DATA={shlex.quote(folder)}"
+    where = make_option("DATA", folder)
     # No model on earth shares a vocabulary that was made from this text.
-    start = " MODEL=tiny" if made.data.tokenizer.name.startswith("train:") and not made.data.synthetic else ""
+    start = " MODEL=tiny" if made.own_vocabulary else ""
     return f"next       make show {where}; make train {where}{start}"
 
 

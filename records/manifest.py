@@ -188,6 +188,11 @@ class Manifest:
         """Return the number of tokens in a split, special tokens included, padding not."""
         return sum(shard.tokens for shard in self.data.splits[split])
 
+    @property
+    def own_vocabulary(self) -> bool:
+        """Whether the tokenizer was made from the text, so that a model has to start from random weights."""
+        return self.data.tokenizer.name.startswith("train:")
+
     def why_empty(self, split: str) -> str:
         """Return why there is nothing in a split; "" where there is something.
 

@@ -143,7 +143,8 @@ def damaged(folder: str, error: "tf.errors.OpError") -> RemaskError | None:
     lost = isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError)
     if lost or CHANGED in error.message or _TOO_FEW in error.message:
         return RemaskError(
-            f"{folder}: a shard is damaged, cut short or gone; 'make verify DATA={folder}' finds which, and where"
+            f"{folder}: a shard is damaged, cut short or gone; 'make verify {make_option('DATA', folder)}' finds "
+            f"which, and where"
         )
     if CLOUD in error.message:
         from records import cloud_errors  # loads Google's libraries

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from records import example, storage, tfrecord
+from records.bars import layout
+from records.command_line import make_option
 from records.config import VerifyOptions
 from records.errors import Damaged, RemaskError
 from records.frame import Frame, Sum64
@@ -39,7 +41,9 @@ def main(options: VerifyOptions) -> int:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         found = threads.map(partial(_fault, data_set), shards)
         for shard, fault in zip(
-            shards, tqdm(found, total=len(shards), unit="shard", disable=None, leave=False), strict=True
+            shards,
+            tqdm(found, total=len(shards), unit="shard", disable=None, leave=False, bar_format=layout()),
+            strict=True,
         ):
             damaged += bool(fault)
             fine = f"ok       {shard.file}: {shard.examples:,} sequences, {shard.tokens:,} tokens"
@@ -57,7 +61,12 @@ def main(options: VerifyOptions) -> int:
             f"{options.data}: {len(strays)} of the shards there are none of {MANIFEST_JSON}'s: another job has left "
             f"them; remove what is named UNKNOWN above"
         )
-    print(f"{options.data}: all {len(shards)} shards are as the manifest says. Next: make train DATA={options.data}")
+    # No model on earth shares a vocabulary that was made from this text.
+    start = " MODEL=tiny" if data_set.manifest.own_vocabulary else ""
+    print(
+        f"{options.data}: all {len(shards)} shards are as the manifest says. "
+        f"Next: make train {make_option('DATA', options.data)}{start}"
+    )
     return 0
 
 

@@ -80,3 +80,12 @@ def test_each_target_has_one_recipe_and_makes_what_it_is_called_for():
     assert made("test").endswith(" -m not slow")
     assert made("cloud-test").endswith(" -m cloud and not slow --cloud-log=out/cloud-test.log")
     assert made("doctor", "TPU=node-1", "ZONE=z") == "-m trainer doctor --tpu node-1 --zone z"
+
+
+def test_help_fits_a_terminal_and_drops_nothing():
+    done = processes.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert max(map(len, done.stdout.splitlines())) <= 79
+    words = done.stdout.split()
+    for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"([a-z-]+):.*?## (.*)", line):
+            assert f" make {' '.join([found[1], *found[2].split()])} " in f" {' '.join(words)} "

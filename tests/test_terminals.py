@@ -66,7 +66,7 @@ def test_commands_say_all_they_have_to_say(terminal, tiny_data_set, tiny_shape, 
         ["trainer", "evaluate", "--run_dir", run],
         ["trainer", "export", "--run_dir", run, "--out", f"{run}/again"],
         ["trainer", "fill-mask", "--run_dir", run, "--text", "⟨€中⟩ [MASK]"],
-        ["trainer", "doctor", "--data", str(folder), "--model", "tiny"],
+        ["trainer", "doctor", "--data", str(folder), "--model", tiny_shape],
         ["trainer", "show", "--data", f"{folder}/none"],
     ]
     done = ran([sys.executable, "-c", ALL, json.dumps(commands)], NARROW[terminal])

@@ -3,6 +3,7 @@
 Nothing is trained or written. What one check finds does not keep the others from looking.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -49,8 +50,18 @@ def main(options: DoctorOptions) -> int:
     for finding in findings(options):
         print(finding, flush=True)
         wrong += not finding.is_ok
-    model = "" if options.model == DoctorOptions.model else options.model
-    asked = {"DATA": options.data, "MODEL": model, "RUN": options.run_dir, "TPU": options.tpu}
+    asked = (
+        {}
+        if wrong
+        else {
+            "DATA": options.data,
+            "MODEL": _model_to_name(options),
+            "RUN": options.run_dir,
+            "TPU": options.tpu,
+            "ZONE": options.zone,
+            "PROJECT": options.project,
+        }
+    )
     given = [make_option(name, value) for name, value in asked.items() if value]
     print(f"{wrong} to mend; each line says how" if wrong else f"all is well; next: {' '.join(['make train', *given])}")
     return int(wrong > 0)
@@ -78,7 +89,7 @@ def findings(options: DoctorOptions) -> Iterator[Finding]:
     if data_set is not None and machines:
         yield _said("shares", _shares, data_set, machines)
     if data_set is not None and accelerator.is_ok:
-        config, finding = _guarded("model", _model, options.model, data_set)
+        config, finding = _guarded("model", _model, options, data_set)
         yield finding
     if config is not None:
         read = None
@@ -140,9 +151,27 @@ def _data(folder: str) -> tuple[DataSet, str]:
     )
 
 
-def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
-    from trainer import checks, pretrained, tensors
+def _model(options: DoctorOptions, data_set: DataSet) -> tuple[ModelConfig, str]:
+    """Return the model that would be trained: that of the run, where there is one to be continued."""
+    from trainer import checkpoint, checks, pretrained, runs, tensors
 
+    name, run_dir = options.model, _run_dir(options)
+    if saved := checkpoint.paths(runs.checkpoints(run_dir)):
+        run = runs.existing(run_dir)
+        if run.manifest != data_set.manifest.digest():
+            raise RemaskError(f"{run_dir}: holds a run on other data, {run.options.data}; give another RUN")
+        if name not in (DoctorOptions.model, run.options.model):
+            raise RemaskError(
+                f"{run_dir}: holds a run of model {run.options.model}, asked for {name}; give "
+                f"{make_option('MODEL', run.options.model)} to continue it, or another RUN"
+            )
+        checks.check_data(data_set, run.model, name=run.options.model)
+        checks.check_split(data_set, "train")
+        step = checkpoint.step_of(saved[-1])
+        return run.model, (
+            f"{run.options.model}: {run.model.parameters:,} parameters, of the run in {run_dir}, which goes on after "
+            f"step {step}"
+        )
     start = pretrained.find(name, data=data_set.tokenizer)
     config = start.config
     if start.weights and not storage.is_remote(start.weights):  # all of it would have to be fetched
@@ -151,6 +180,23 @@ def _model(name: str, data_set: DataSet) -> tuple[ModelConfig, str]:
     checks.check_data(data_set, config, name=name)
     checks.check_split(data_set, "train")
     return config, f"{name}: {config.parameters:,} parameters, and the tokenizer of the records"
+
+
+def _run_dir(options: DoctorOptions) -> str:
+    """Return the folder of the run, as `make train` names it."""
+    return options.run_dir or f"{options.data.rstrip('/')}-run"
+
+
+def _model_to_name(options: DoctorOptions) -> str:
+    """Return what the next command has to say of the model; "" where it is the usual one."""
+    from trainer import checkpoint, runs
+
+    name = options.model
+    if options.data and name == DoctorOptions.model:
+        with contextlib.suppress(RemaskError):  # which a finding has told
+            if checkpoint.paths(runs.checkpoints(_run_dir(options))):
+                name = runs.existing(_run_dir(options)).options.model
+    return "" if name == DoctorOptions.model else name
 
 
 def _accelerator(tpu: str) -> tuple[Machines, str]:

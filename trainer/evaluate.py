@@ -25,7 +25,7 @@ def main(options: EvaluateOptions) -> None:
     require_within_reach(data, options.tpu)
     data_set = open_data_set(data)
     checks.check_split(data_set, HELD_OUT)
-    start = pretrained.find(name, data=data_set.tokenizer)
+    start = pretrained.find(name, data=data_set.tokenizer, trained=True)
     checks.check_data(data_set, start.config, name=name)
     with lost.explained(lost.host_of(options.tpu), outcome=lambda: f"Run the same command again: {lost.IT_BEGINS}"):
         strategy = accelerator.choose_strategy(

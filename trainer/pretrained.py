@@ -28,26 +28,28 @@ class Start:
     tokenizer: TokenizerArtifact
 
 
-def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -1) -> Start:
+def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -1, trained: bool = False) -> Start:
     """Find a model and read its shape, and refuse one that does not fit a data set.
 
     Args:
         name: a folder, a hub name, one of `SCRATCH`, or `scratch:FOLDER`.
         data: tokenizer of the data set; None to use the model's own, which must then be there.
         dropout: replaces both rates of the config, unless -1.
+        trained: whether random weights are of no use, as where a model is measured or used.
 
     Raises:
         RemaskError: no such model, no weights, a shape that is not BERT's, or another tokenizer than the data's.
     """
-    if name in SCRATCH:
-        if data is None:
-            raise RemaskError(f"model: {name} has random weights; give the folder or the hub name of a trained model")
+    trained = trained or data is None
+    if trained and (name in SCRATCH or name.startswith(_SCRATCH_FOLDER)):
+        raise RemaskError(f"model: {name} has random weights; give the folder or the hub name of a trained model")
+    if name in SCRATCH and data is not None:
         config, weights, own = {**SCRATCH[name], "vocab_size": data.vocab_size}, "", None
     else:
         scratch = name.startswith(_SCRATCH_FOLDER)
-        folder = _folder(name.removeprefix(_SCRATCH_FOLDER), weights=not scratch)
+        folder = _folder(name.removeprefix(_SCRATCH_FOLDER), weights=not scratch, trained=trained)
         config = _read_config(folder)
-        weights = "" if scratch else _with_weights(folder, name)
+        weights = "" if scratch else _with_weights(folder, name, trained=trained)
         own = _own_tokenizer(folder)
     artifact = _fitting_tokenizer(name, own, data)
     shape = ModelConfig.from_huggingface(config, cls_token_id=artifact.cls_id)
@@ -62,7 +64,7 @@ def find(name: str, *, data: TokenizerArtifact | None = None, dropout: float = -
     return Start(name, shape, weights, artifact)
 
 
-def _folder(name: str, *, weights: bool) -> str:
+def _folder(name: str, *, weights: bool, trained: bool) -> str:
     """Return a folder with the model's files, perhaps without its weights; fetch them if `name` is no folder."""
     if os.path.isdir(name) or storage.is_remote(name):
         return name
@@ -74,8 +76,9 @@ def _folder(name: str, *, weights: bool) -> str:
         return hub.fetch(name, (*_SHAPE, _OF_WEIGHTS), needs=((CONFIG_JSON,), (WEIGHTS, INDEX)))
     except RemaskError as error:
         raise RemaskError(
-            f"model {name}: {error}. Give a folder with {CONFIG_JSON} and {WEIGHTS}, a hub name such as "
-            f"bert-base-uncased, or one of {', '.join(SCRATCH)} to start from random weights"
+            f"model {name}: {error}. Give a folder with {CONFIG_JSON} and {WEIGHTS}{' or' if trained else ','} a hub "
+            f"name such as bert-base-uncased"
+            + ("" if trained else f", or one of {', '.join(SCRATCH)} to start from random weights")
         ) from None
 
 
@@ -86,11 +89,12 @@ def _read_config(folder: str) -> dict[str, Any]:
     return typed_json.parse(storage.read_bytes(path), name=path, advice="copy it again")
 
 
-def _with_weights(folder: str, name: str) -> str:
+def _with_weights(folder: str, name: str, *, trained: bool) -> str:
     if not any(storage.exists(storage.join(folder, file)) for file in (WEIGHTS, INDEX)):
         raise RemaskError(
-            f"{folder}: no {WEIGHTS}. To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; a "
-            f"pytorch_model.bin is converted by transformers: "
+            f"{folder}: no {WEIGHTS}. "
+            + ("" if trained else f"To train this shape from random weights say MODEL={_SCRATCH_FOLDER}{folder}; ")
+            + f"{'A' if trained else 'a'} pytorch_model.bin is converted by transformers: "
             f"AutoModelForMaskedLM.from_pretrained(...).save_pretrained(...)"
         )
     files = storage.files(folder)

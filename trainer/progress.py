@@ -20,6 +20,10 @@ from trainer.checkpoint import Evaluation
 METRICS_JSONL, TENSORBOARD = "metrics.jsonl", "tensorboard"
 _EVENTS = "events.out.tfevents."  # begins the name of each of TensorBoard's files
 _EVALUATION = "eval/"  # begins the tags of the held-out split's scalars
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+_NARROW = "{n_fmt}/{total_fmt}{postfix}"
+_SHARE = "{percentage:3.0f}%{postfix}"
+_LEAST_BAR = 8  # columns
 _LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -81,7 +85,7 @@ class Progress:
             total=train_steps,
             disable=not self._terminal,
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
+            bar_format=_BAR,
         )
 
     def __enter__(self) -> "Progress":
@@ -109,18 +113,17 @@ class Progress:
         """Show how it goes; on a terminal at once, elsewhere a line every ten seconds and one at the end."""
         now = time.monotonic()
         self._first = self._first or (training.step, now)
-        text = (
-            f"loss {training.loss:.4f}, {training.sequences_per_second:,.1f} sequences/s, "
-            f"{training.tokens_per_second:,.0f} tokens/s, input wait {training.input_wait:.1%}"
-        )
-        if done := training.step - self._first[0]:
-            text += f", {duration((now - self._first[1]) / done * (self._train_steps - training.step))} left"
+        done = training.step - self._first[0]
+        left = duration((now - self._first[1]) / done * (self._train_steps - training.step)) if done else ""
         if self._terminal:
             self._bar.n = training.step
+            measure = self._bar.dynamic_ncols
+            columns = (measure(self._bar.fp)[0] if callable(measure) else 0) or 80
+            self._bar.bar_format, text = fitting(training, left, train_steps=self._train_steps, columns=columns)
             self._bar.set_postfix_str(text)
         elif now - self._last_line >= _LINE_SECONDS or training.step == self._train_steps:
             self._last_line = now
-            width = len(str(self._train_steps))
+            width, text = len(str(self._train_steps)), ", ".join(said(training, left))
             with contextlib.suppress(BrokenPipeError):
                 print(f"step {training.step:>{width}}/{self._train_steps}: {text}", file=sys.stderr, flush=True)
 
@@ -176,6 +179,47 @@ class Quiet:
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Record nothing."""
+
+
+def said(training: Training, left: str) -> list[str]:
+    """Return what there is to say of the steps since the last report, and the time left, if that is known.
+
+    >>> ", ".join(said(Training(5, 3.0, 1.5, 1e-3, 10.0, 1234.0, 0.125), "1:15"))
+    'loss 3.0000, 10.0 sequences/s, 1,234 tokens/s, input wait 12.5%, 1:15 left'
+    """
+    return [
+        f"loss {training.loss:.4f}",
+        f"{training.sequences_per_second:,.1f} sequences/s",
+        f"{training.tokens_per_second:,.0f} tokens/s",
+        f"input wait {training.input_wait:.1%}",
+        *([f"{left} left"] if left else []),
+    ]
+
+
+def fitting(training: Training, left: str, *, train_steps: int, columns: int) -> tuple[str, str]:
+    """Return the format of the bar and what stands behind it, as much as a line of a terminal has room for.
+
+    The time left and the rate come first, then the bar, the loss and the rest.
+
+    >>> training = Training(5, 3.0, 1.5, 1e-3, 10.0, 1234.0, 0.125)
+    >>> fitting(training, "1:15", train_steps=800, columns=40)
+    ('{n_fmt}/{total_fmt}{postfix}', '10.0 seq/s, 1:15 left')
+    >>> fitting(training, "1:15", train_steps=800, columns=80)[1]
+    'loss 3.0000, 10.0 sequences/s, 1:15 left'
+    """
+    loss, rate, tokens, wait, *time_left = said(training, left)
+    short = f"{training.sequences_per_second:,.1f} seq/s"
+    count = 2 * len(str(train_steps)) + len("/, ")
+    with_bar = len("100%|| ") + _LEAST_BAR + count
+    for texts in ([loss, rate, tokens, wait], [loss, rate, wait], [loss, rate], [loss, short], [short]):
+        text = ", ".join((*texts, *time_left))
+        if with_bar + len(text) < columns:
+            return _BAR, text
+    for form, texts in ((_NARROW, [loss, short]), (_NARROW, [short]), (_SHARE, [short]), (_SHARE, [])):
+        text = ", ".join((*texts, *time_left))
+        if (count if form == _NARROW else len("100%, ")) + len(text) < columns:
+            break
+    return form, text
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 
 from records import storage, typed_json
+from records.command_line import make_option
 from records.errors import RemaskError
 from trainer import checkpoint
 from trainer.checkpoint import Checkpoint, Run
@@ -36,7 +37,8 @@ def exported(run_dir: str) -> str:
     folder = export(run_dir)
     if not is_complete(folder):
         raise RemaskError(
-            f"{folder}: no exported model. A run exports one when it ends; until then 'make export RUN={run_dir}' does"
+            f"{folder}: no exported model. A run exports one when it ends; until then "
+            f"'make export {make_option('RUN', run_dir)}' does"
         )
     return folder
 
@@ -104,7 +106,9 @@ def existing(run_dir: str) -> Run:
     """
     run = load(run_dir)
     if run is None:
-        raise RemaskError(f"{run_dir}: no {RUN_JSON}, so this is not a run; make one with 'make train RUN={run_dir}'")
+        raise RemaskError(
+            f"{run_dir}: no {RUN_JSON}, so this is not a run; make one with 'make train {make_option('RUN', run_dir)}'"
+        )
     return run
 
 

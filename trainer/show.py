@@ -1,7 +1,6 @@
 """Prints sequences of a data set as text, and how three epochs mask them."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -12,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from records import storage, tfrecord
+from records.command_line import make_option
 from records.errors import RemaskError
 from records.manifest import SYNTHETIC
 from records.reader import DataSet, open_data_set
@@ -33,7 +33,8 @@ def main(options: ShowOptions) -> int:
     if not shown:
         why, other = data_set.manifest.why_empty(options.split), "train" if options.split != "train" else "validation"
         raise RemaskError(
-            f"{options.data}: {why}; 'make show DATA={shlex.quote(options.data)} SPLIT={other}' shows the other split"
+            f"{options.data}: {why}; 'make show {make_option('DATA', options.data)} SPLIT={other}' shows the "
+            f"other split"
         )
     if data_set.manifest.data.synthetic:
         print(f"text: {SYNTHETIC}")

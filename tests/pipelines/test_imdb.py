@@ -137,7 +137,7 @@ def test_the_summary_says_what_was_made_and_what_comes_next(tmp_path: Path, caps
     make(tar(tmp_path / "a.tar.gz", REVIEWS), out)
     assert capsys.readouterr() == (
         f"{out}: 5 reviews (3 positive, 1 negative, 1 unlabelled), {out.stat().st_size:,} bytes; "
-        f"1 not in UTF-8, read as ISO-8859-1\nnext: make records CSV='{out}'\n",
+        f'1 not in UTF-8, read as ISO-8859-1\nnext: make records CSV="{out}"\n',
         "",
     )
 

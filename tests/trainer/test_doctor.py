@@ -196,3 +196,24 @@ def test_what_an_extra_needs_counts_where_it_is_wanted():
     held = {"remask": Distribution("1", ['keras>=3; extra == "train"'])}
     assert list(conflicts(held, of=["remask"])) == []
     assert list(conflicts(held, of=["remask"], extras=["train"])) == ["keras is missing, remask needs >=3"]
+
+
+def test_of_a_run_that_is_there_its_own_model_is_looked_at(tiny_data_set, trained_run, run_options, capsys):
+    """That of `model` need not even be there: a run goes on with what it has."""
+    assert lines(data=tiny_data_set, run_dir=trained_run)["model"].startswith(
+        f"ok   model        {run_options.model}: 3,"
+    )
+    assert doctor.main(DoctorOptions(data=tiny_data_set, run_dir=trained_run)) == 0
+    assert f"MODEL={run_options.model} RUN={trained_run}\n" in capsys.readouterr().out
+    other = lines(data=tiny_data_set, run_dir=trained_run, model="tiny")["model"]
+    assert other.startswith(
+        f"NOT  model        {trained_run}: holds a run of model {run_options.model}, asked for tiny;"
+    )
+
+
+def test_the_run_that_make_names_is_looked_at_unless_another_is_given(tiny_data_set, trained_run, tmp_path):
+    (tmp_path / "data").symlink_to(tiny_data_set)
+    (tmp_path / "data-run").symlink_to(trained_run)
+    assert (
+        f", of the run in {tmp_path}/data-run, which goes on after step 40" in lines(data=f"{tmp_path}/data")["model"]
+    )

@@ -159,3 +159,18 @@ def test_a_host_that_is_lost_meanwhile_is_said(trained_run, monkeypatch):
     must_name(
         str(refused.value), "a host of TPU node-1 is gone", "(Connection reset by peer)", "Run the same command again"
     )
+
+
+@pytest.mark.parametrize("model", ["tiny", "scratch"])
+def test_random_weights_are_not_measured(tiny_data_set, tiny_shape, model):
+    name = tiny_shape if model == "scratch" else model
+    with pytest.raises(RemaskError, match="has random weights; give the folder or the hub name of a trained model"):
+        main(EvaluateOptions(data=tiny_data_set, model=name))
+
+
+def test_random_weights_are_not_offered_where_a_model_is_measured(tiny_data_set, tiny_shape):
+    with pytest.raises(RemaskError) as refused:
+        main(EvaluateOptions(data=tiny_data_set, model=tiny_shape.removeprefix("scratch:")))
+    assert "no model.safetensors" in str(refused.value)
+    assert "scratch" not in str(refused.value)
+    assert "random" not in str(refused.value)
