@@ -139,6 +139,19 @@ def test_an_export_that_is_interrupted_leaves_the_one_before(trained_run, tmp_pa
     assert not (out / ".export").exists()
 
 
+def test_an_export_into_the_run_that_is_interrupted_leaves_no_folder(trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    shutil.rmtree(run / "export")
+    with (
+        moments.signalled(signal.SIGINT, "tokenizer.py:TokenizerArtifact.save", "return") as sent,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        main(ExportOptions(run_dir=str(run)))
+    assert sent
+    assert not (run / "export").exists()
+
+
 def test_the_same_command_ends_what_was_interrupted(trained_run, tmp_path, monkeypatch):
     out = ExportOptions(run_dir=trained_run, out=str(tmp_path / "out"))
     with monkeypatch.context() as patched:
