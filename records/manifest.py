@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from annotated_types import Ge, Le
 
 from records import storage, typed_json
+from records.command_line import make_option
 from records.errors import RemaskError
 from records.tokenizer import TokenizerArtifact
 from records.typed_json import Count, FileName, Matches
@@ -27,9 +28,17 @@ SYNTHETIC = "synthetic film reviews (made by remask, not real)"
 """What to print beside any text of a data set that is `synthetic`."""
 
 _SHARD_FILE = re.compile(rf"(?:{'|'.join(SPLITS)})-\d{{5,}}-of-\d{{5,}}\.tfrecord")
-AGAIN = "copy it again, or make the records again with 'make records'"
 _SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
 _SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
+
+
+def again(folder: str) -> str:
+    """Return the command that makes the records of a data set again, as far as is known without its manifest.
+
+    >>> print(again("my records"))
+    'make records CSV=... OUT="my records" ARGS=--overwrite'
+    """
+    return f"'make records CSV=... {make_option('OUT', folder)} ARGS=--overwrite'"
 
 
 def shard_file(split: str, number: int, of: int) -> str:
@@ -219,21 +228,23 @@ class Manifest:
             RemaskError: not a manifest, one that contradicts itself, or of a format that this version does not know.
         """
         content = text.encode() if isinstance(text, str) else text
+        command = again(name.rpartition("/")[0] or ".")
+        advice = f"copy it again, or make the records again with {command}"
         try:
-            made = typed_json.read(cls, content, name=name, advice=AGAIN)
+            made = typed_json.read(cls, content, name=name, advice=advice)
             made.data.check()
             return made
         except ValueError as error:
-            raise RemaskError(f"{name}: data: {error}; {AGAIN}") from None
+            raise RemaskError(f"{name}: data: {error}; {advice}") from None
         except RemaskError:
-            about = typed_json.parse(content, name=name, advice=AGAIN)
+            about = typed_json.parse(content, name=name, advice=advice)
             version, job = about.get("format_version"), about.get("job")
             if type(version) is not int or version == FORMAT_VERSION:
                 raise
         wrote = job.get("package_version") if isinstance(job, dict) else None
         raise RemaskError(
             f"{name}: found format version {version}, expected {FORMAT_VERSION}, which this remask reads; make the "
-            f"records again with 'make records', or use the remask that wrote them ({wrote or 'unknown'})"
+            f"records again with {command}, or use the remask that wrote them ({wrote or 'unknown'})"
         )
 
     def digest(self) -> str:
@@ -254,10 +265,13 @@ def load(folder: str) -> Manifest:
     """
     path = storage.join(folder, MANIFEST_JSON)
     if not storage.exists(folder):
-        raise RemaskError(f"{folder}: no such folder; make the records first, with 'make records CSV=... OUT={folder}'")
+        raise RemaskError(
+            f"{folder}: no such folder; make the records first, with 'make records CSV=... "
+            f"{make_option('OUT', folder)}'"
+        )
     if not storage.exists(path):
         raise RemaskError(
             f"{folder}: no {MANIFEST_JSON}, so this is not a finished data set. A job that was interrupted leaves "
-            f"none: run 'make records CSV=... OUT={folder}' again"
+            f"none: run 'make records CSV=... {make_option('OUT', folder)}' again"
         )
     return Manifest.from_json(storage.read_bytes(path), name=path)

@@ -1,6 +1,5 @@
 """Opens a data set, and parses its records. Only what handles TensorFlow's own objects imports it."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -71,7 +70,8 @@ def open_data_set(folder: str) -> DataSet:
             elif shard.bytes != shard.examples * record:
                 raise RemaskError(
                     f"{storage.join(folder, manifest.MANIFEST_JSON)}: {shard.file} has {shard.bytes:,} bytes, expected "
-                    f"{shard.examples * record:,} of its {shard.examples:,} sequences; {manifest.AGAIN}"
+                    f"{shard.examples * record:,} of its {shard.examples:,} sequences; copy it again, or make the "
+                    f"records again with {manifest.again(folder)}"
                 )
     if strays := unlisted(opened, found):
         raise RemaskError(
@@ -102,12 +102,12 @@ def open_without_shards(folder: str) -> DataSet:
     made = manifest.load(folder)
     path = storage.join(folder, TOKENIZER_JSON)
     if not storage.exists(path):
-        raise RemaskError(f"{path}: missing; copy it again, or make the records again with 'make records'")
+        raise RemaskError(f"{path}: missing; copy it again, or make the records again with {manifest.again(folder)}")
     artifact, expected = tokenizer.load(folder), made.data.tokenizer
     if artifact.sha256 != expected.sha256:
         raise RemaskError(
             f"{path}: sha256 is {artifact.sha256}, the manifest says {expected.sha256}. It is not the tokenizer that "
-            f"the records were made with: make them again with 'make records'"
+            f"the records were made with: make them again with {manifest.again(folder)}"
         )
     described = replace(Tokenizer.of(artifact), name=expected.name)
     if not expected.config_sha256:  # made by an older remask: then no more is known than which token is which
@@ -120,7 +120,7 @@ def open_without_shards(folder: str) -> DataSet:
         )
         raise RemaskError(
             f"{storage.join(folder, TOKENIZER_CONFIG_JSON)}: not the one that the records were made with: found "
-            f"{found}; copy it again, or make them again with 'make records'"
+            f"{found}; copy it again, or make them again with {manifest.again(folder)}"
         )
     return DataSet(folder, made, artifact)
 
@@ -249,7 +249,8 @@ def _check_unpacked(data_set: DataSet, shard: Shard) -> None:
     if unpacked > MOST_UNPACKED:
         raise RemaskError(
             f"{data_set.path(shard.file)}: {unpacked:,} bytes when unpacked, TensorFlow unpacks {MOST_UNPACKED:,} at "
-            f"most; make the records again with more shards, 'make records CSV=... OUT={shlex.quote(data_set.folder)} "
+            f"most; make the records again with more shards, "
+            f"'make records CSV=... {make_option('OUT', data_set.folder)} "
             f'ARGS="--overwrite --num_shards N"\', or with --compression none'
         )
 
@@ -258,15 +259,17 @@ def _check_size(data_set: DataSet, shard: Shard, found: Mapping[str, File]) -> N
     """Refuse a shard that is missing or not as it was, as far as a listing tells."""
     path = data_set.path(shard.file)
     if shard.file not in found:
-        raise RemaskError(f"{path}: missing; copy it again, or make the records again with 'make records'")
+        raise RemaskError(
+            f"{path}: missing; copy it again, or make the records again with {manifest.again(data_set.folder)}"
+        )
     size, crc32c = found[shard.file]
     if size != shard.bytes:
         raise RemaskError(
             f"{path}: {size:,} bytes, the manifest says {shard.bytes:,}; copy it again, or make the records again "
-            f"with 'make records'"
+            f"with {manifest.again(data_set.folder)}"
         )
     if crc32c and crc32c != shard.crc32c:
         raise RemaskError(
             f"{path}: its crc32c is {crc32c}, the manifest says {shard.crc32c}; copy it again, or make the records "
-            f"again with 'make records'"
+            f"again with {manifest.again(data_set.folder)}"
         )

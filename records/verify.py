@@ -16,7 +16,7 @@ from records.command_line import make_option
 from records.config import VerifyOptions
 from records.errors import Damaged, RemaskError
 from records.frame import Frame, Sum64
-from records.manifest import MANIFEST_JSON, SPLITS, Shard
+from records.manifest import MANIFEST_JSON, SPLITS, Shard, again
 from records.reader import DataSet, open_without_shards, unlisted
 from records.schema import PAD_ID
 
@@ -54,7 +54,7 @@ def main(options: VerifyOptions) -> int:
     if damaged:
         raise RemaskError(
             f"{options.data}: {damaged} of {len(shards)} shards damaged; copy those again, or make the records again "
-            f"with 'make records'"
+            f"with {again(options.data)}"
         )
     if strays:
         raise RemaskError(

@@ -12,6 +12,7 @@ from tests.records.made import toy_tokenizer
 from tests.said import must_name
 
 HELD_OUT = Shard("validation-00000-of-00001.tfrecord", 2, 2, 60, 444, "12345678", "0000000000000078")
+AGAIN = "'make records CSV=... OUT=out ARGS=--overwrite'"
 MADE = Manifest(
     Data(
         max_seq_length=128,
@@ -156,7 +157,7 @@ def without(*path: str | int) -> str:
 )
 def test_what_is_no_manifest_is_refused(text):
     said = refusal(text)
-    must_name(said, "out/manifest.json:", "copy it again", "'make records'")
+    must_name(said, "out/manifest.json:", "copy it again", AGAIN)
 
 
 @pytest.mark.parametrize("version", [0, 1, 3])
@@ -166,7 +167,7 @@ def test_another_version_is_refused(version):
         "out/manifest.json:",
         f"found format version {version}",
         "expected 2",
-        "'make records'",
+        AGAIN,
         "the remask that wrote them (0.1.0)",
     )
 
@@ -219,7 +220,7 @@ def test_another_version_may_look_quite_different(text):
 )
 def test_a_wrong_value_is_refused_by_its_place(text, names):
     said = refusal(text)
-    must_name(said, "copy it again", "'make records'")
+    must_name(said, "copy it again", AGAIN)
     assert len(said.splitlines()) == 1
     assert [name for name in names if name not in said] == []
 
@@ -271,7 +272,7 @@ TRAIN = [shard_file("train", number, 2) for number in range(2)]
 def test_shards_and_counts_that_contradict_each_other(text, names):
     said = refusal(text)
     assert said.startswith("out/manifest.json: data: found ")
-    assert said.endswith("; copy it again, or make the records again with 'make records'")
+    assert said.endswith(f"; copy it again, or make the records again with {AGAIN}")
     assert [name for name in names if name not in said] == []
 
 

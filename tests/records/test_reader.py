@@ -16,6 +16,10 @@ from tests.records import made
 from tests.said import must_name
 
 
+def again(folder: object) -> str:
+    return f"'make records CSV=... OUT={folder} ARGS=--overwrite'"
+
+
 def refusal(folder: object) -> str:
     with pytest.raises(RemaskError) as caught:
         reader.open_data_set(str(folder))
@@ -57,7 +61,7 @@ def test_no_manifest(tmp_path):
 def test_no_tokenizer(tmp_path):
     made.data_set(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    must_name(refusal(tmp_path), f"{tmp_path}/tokenizer.json:", "missing", "copy it again", "'make records'")
+    must_name(refusal(tmp_path), f"{tmp_path}/tokenizer.json:", "missing", "copy it again", again(tmp_path))
 
 
 def test_another_tokenizer(tmp_path):
@@ -70,7 +74,7 @@ def test_another_tokenizer(tmp_path):
         f"sha256 is {other.sha256}",
         "manifest",
         f"{made.toy_tokenizer().sha256}",
-        "'make records'",
+        again(tmp_path),
     )
 
 
@@ -86,7 +90,7 @@ def test_another_config_of_the_tokenizer(tmp_path):
         "manifest",
         expected,
         "copy it again",
-        "'make records'",
+        again(tmp_path),
     )
 
 
@@ -119,7 +123,7 @@ def test_a_config_of_other_special_tokens_whose_checksum_nobody_wrote_down(tmp_p
 def test_a_missing_shard(tmp_path, file):
     made.data_set(tmp_path)
     (tmp_path / file).unlink()
-    must_name(refusal(tmp_path), f"{tmp_path}/{file}:", "missing", "copy it again", "'make records'")
+    must_name(refusal(tmp_path), f"{tmp_path}/{file}:", "missing", "copy it again", again(tmp_path))
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content * 2], ids=["short", "long"])
@@ -135,7 +139,7 @@ def test_a_short_or_a_long_shard(tmp_path, change):
         "manifest",
         f"{len(content):,}",
         "copy it again",
-        "'make records'",
+        again(tmp_path),
     )
 
 
@@ -185,7 +189,7 @@ def test_another_shard_of_the_same_size_in_a_bucket(cloud):
         "manifest",
         second.crc32c,
         "copy it again",
-        "'make records'",
+        again(folder),
     )
 
 

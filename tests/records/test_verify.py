@@ -35,7 +35,9 @@ def verdicts(folder: Path, capsys) -> tuple[list[str], str]:
 def damage(folder: Path, capsys) -> str:
     """Return the verdict on the first shard, the only one that is damaged."""
     lines, said = verdicts(folder, capsys)
-    must_name(said, "DIR:", "1 of 3 shards damaged", "copy those again", "'make records'")
+    must_name(
+        said, "DIR:", "1 of 3 shards damaged", "copy those again", "'make records CSV=... OUT=DIR ARGS=--overwrite'"
+    )
     assert [line.split()[0] for line in lines] == ["DAMAGED", "ok", "ok"]
     return lines[0].removeprefix(f"DAMAGED  DIR/{TRAIN}")
 
