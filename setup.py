@@ -6,7 +6,7 @@ source, and TensorFlow there would cost it 600 MiB and five seconds a process fo
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["pipelines", "records", "trainer"],
+    packages=find_packages(include=["pipelines*", "records*", "trainer*"]),
     package_data={"pipelines": ["py.typed"], "records": ["py.typed"], "trainer": ["py.typed"]},
     install_requires=BASE,
     extras_require={

@@ -11,7 +11,7 @@ from benchmarks.config import (
     StepBenchOptions,
     TpuOptions,
 )
-from records.command_line import Command, main
+from records.console.command_line import Command, main
 
 COMMANDS = {
     "records": Command(RecordsBenchOptions, "benchmarks.records:main", "text into records, beside HuggingFace's way"),

@@ -34,7 +34,7 @@ def main(options: RecordsBenchOptions) -> None:
     with tempfile.TemporaryDirectory() as scratch, served() as environment:
         csv_path, local, remote = options.csv, os.path.join(scratch, "records"), "gs://local-bucket/records"
         if not csv_path:
-            from pipelines import sample
+            from pipelines.sources import sample
 
             csv_path = os.path.join(scratch, "corpus.csv")
             sample.write_csv(csv_path, count=_CORPUS_ROWS)
@@ -97,8 +97,8 @@ def shards(*, data: str, sequences: int) -> Prepared:
     cloud.prepare(data=data)
     import tensorflow as tf
 
-    from records.reader import open_data_set
-    from trainer.data import FILES_AT_ONCE, shard_reader
+    from records.format.reader import open_data_set
+    from trainer.input.data import FILES_AT_ONCE, shard_reader
 
     data_set = open_data_set(data)
     held, read = data_set.manifest.data.splits["train"], shard_reader(data_set, "train")
@@ -119,9 +119,9 @@ def received(*, data: str, sequences: int) -> Prepared:
     import requests
     from google.auth.transport.requests import Request
 
-    from records import credentials
+    from records.format.reader import open_data_set
     from records.paths import parts
-    from records.reader import open_data_set
+    from records.storage import credentials
 
     data_set, found, session = open_data_set(data), credentials.find(), requests.Session()
     held = data_set.manifest.data.splits["train"]

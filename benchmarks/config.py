@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from records.command_line import option, require
+from records.console.command_line import option, require
 from trainer.config import SCRATCH
 
 GPU_LENGTHS = (128, 512)

@@ -48,7 +48,7 @@ class About:
 
 def make(options: GpuCarryOptions) -> None:
     """Make the file, in the folder of what is to be carried."""
-    from records.manifest import SYNTHETIC  # wants packages that a bare machine has not
+    from records.format.manifest import SYNTHETIC  # wants packages that a bare machine has not
 
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}  # to mask them is the CPU's work
     arrays: dict[str, NDArray[Any]] = {}
@@ -163,9 +163,9 @@ def _make_records(options: GpuCarryOptions, out: str, length: int, long_text: st
 
 def _first_batch(folder: str, sequences: int) -> tuple[Batch, int, int]:
     """Return a large batch of records, masked, the size of their vocabulary, and the id of [CLS]."""
-    from records.reader import open_data_set
-    from trainer.data import train_batches
-    from trainer.masking import Masking
+    from records.format.reader import open_data_set
+    from trainer.input.data import train_batches
+    from trainer.input.masking import Masking
 
     data_set = open_data_set(folder)
     batches = train_batches(

@@ -1,7 +1,7 @@
 """Our step of training on one device, by way of Keras's JAX backend: the model and the loss are those of `trainer`.
 
-The arithmetic is that of `trainer.step`: dropout, the gradient summed, divided by the masked tokens, clipped at a
-norm, and AdamW as BERT has it, its epsilon added before the bias is corrected. It is one compiled program.
+The arithmetic is that of `trainer.engines.step`: dropout, the gradient summed, divided by the masked tokens, clipped at
+a norm, and AdamW as BERT has it, its epsilon added before the bias is corrected. It is one compiled program.
 """
 
 import os
@@ -39,7 +39,7 @@ def remask(
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
     import jax
 
-    from trainer.model import BertMaskedLM
+    from trainer.models.model import BertMaskedLM
 
     shape = ModelConfig(**config)
     given = {kind: gpu_batches.read(batches, length=length, rows=kind, sequences=sequences) for kind in rows}
@@ -50,7 +50,7 @@ def remask(
             raise RuntimeError(f"JAX found no {device}: it has {chosen.platform}")
         model = BertMaskedLM(shape, seed=0, dtype=dtype)
         if weights:
-            from trainer.bridge import read_checkpoint
+            from trainer.models.bridge import read_checkpoint
 
             read_checkpoint(model, weights)
         compiled, state = make_step(model)
@@ -87,7 +87,7 @@ def make_step(model: Any) -> tuple[Step, State]:
     import keras
     from jax import numpy as jnp
 
-    from trainer.loss import cross_entropy
+    from trainer.models.loss import cross_entropy
 
     optimizer = keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, epsilon=EPSILON)
     optimizer.exclude_from_weight_decay(

@@ -72,9 +72,9 @@ def needed(chip: str, length: int) -> float:
 
 def remask(*, data: str, batch: int, sequences: int) -> Prepared:
     """Read as `make train` does."""
-    from records.reader import open_data_set
-    from trainer.data import train_batches
-    from trainer.masking import Masking
+    from records.format.reader import open_data_set
+    from trainer.input.data import train_batches
+    from trainer.input.masking import Masking
 
     batches = train_batches(
         open_data_set(data),
@@ -138,8 +138,8 @@ def masks(*, data: str, batch: int, sequences: int) -> Prepared:
     """Mask batches that lie in memory, as remask does."""
     import tensorflow as tf
 
-    from records.reader import open_data_set
-    from trainer.masking import Vocabulary, mask_tokens
+    from records.format.reader import open_data_set
+    from trainer.input.masking import Vocabulary, mask_tokens
 
     vocabulary = Vocabulary.of(open_data_set(data).tokenizer)
 
@@ -197,13 +197,13 @@ def hub_masks(*, data: str, batch: int, sequences: int) -> Prepared:
 def beside_a_device(*, data: str, batch: int, step_seconds: float) -> Prepared:
     """Read for a stand-in that takes the time of an accelerator's step; tell the share of time it waited.
 
-    As in `trainer.step`, the loop and its clock are TensorFlow's, so that what is timed is the input alone.
+    As in `trainer.engines.step`, the loop and its clock are TensorFlow's, so that what is timed is the input alone.
     """
     import tensorflow as tf
 
-    from records.reader import open_data_set
-    from trainer.data import train_batches
-    from trainer.masking import Masking
+    from records.format.reader import open_data_set
+    from trainer.input.data import train_batches
+    from trainer.input.masking import Masking
 
     steps = round(_SECONDS / step_seconds)
     batches = iter(
@@ -302,7 +302,7 @@ def _data(options: InputBenchOptions, length: int, scratch: str) -> str:
         return options.data
     out, csv_path = os.path.join(scratch, f"records-{length}"), options.csv
     if not csv_path:
-        from pipelines import sample
+        from pipelines.sources import sample
 
         csv_path = os.path.join(scratch, "corpus.csv")
         if not os.path.exists(csv_path):
@@ -384,6 +384,6 @@ def _length(data: str) -> int:
 
 
 def _described(data: str) -> dict[str, Any]:
-    """Return what the manifest says; the peers' environment has not what `records.manifest` needs."""
+    """Return what the manifest says; the peers' environment has not what `records.format.manifest` needs."""
     with open(os.path.join(data, "manifest.json"), encoding="utf-8") as file:
         return json.load(file)["data"]

@@ -77,8 +77,8 @@ def main(options: RecordsBenchOptions) -> int:
 
 def by_words(*, csv_path: str, tokenizer: str) -> Prepared:
     """Tokenize as the records job does; the memory of words begins empty."""
-    from pipelines.tokens import encoder
-    from records.tokenizer import load
+    from pipelines.text.tokens import encoder
+    from records.tokenizer.loading import load
 
     texts, encode = _clean_texts(csv_path), encoder(load(tokenizer))
 
@@ -93,7 +93,7 @@ def encode_batch(*, csv_path: str, tokenizer: str) -> Prepared:
     """Tokenize with nothing but HuggingFace's tokenizer, at its fastest."""
     import numpy as np
 
-    from records.tokenizer import load
+    from records.tokenizer.loading import load
 
     texts, theirs = _clean_texts(csv_path), load(tokenizer).tokenizer()
 
@@ -165,8 +165,9 @@ def peer_job(*, csv_path: str, tokenizer: str, out: str, processes: int) -> Prep
 
 def _inputs(options: RecordsBenchOptions, scratch: str) -> tuple[str, str]:
     """Return the CSV and the folder of a tokenizer, made where none is given."""
-    from pipelines import sample, tokens
-    from records.tokenizer import load
+    from pipelines.sources import sample
+    from pipelines.text import tokens
+    from records.tokenizer.loading import load
 
     path, folder = options.csv, os.path.join(scratch, "tokenizer")
     if not path:
@@ -199,7 +200,7 @@ def _first_third(path: str, third: str) -> int:
 
 
 def _clean_texts(path: str) -> list[str]:
-    from pipelines.clean import clean
+    from pipelines.text.clean import clean
 
     rows = _rows(path)
     place = next(rows).index("text")

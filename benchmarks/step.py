@@ -2,8 +2,8 @@
 
 The same model for all, 4 layers of 256 with bert-base-uncased's 30,522 words, and the same batches, in memory: ids
 drawn at random, of which the same 15 % are to be found again. All drop a tenth, clip the gradient at global norm 1 and
-apply AdamW. Ours runs as `make train` runs it, by `trainer.step.TrainLoop`; each peer as one `tf.function`; all as they
-are and compiled by XLA (`jit_compile=True`), in float32 and in mixed_bfloat16.
+apply AdamW. Ours runs as `make train` runs it, by `trainer.engines.step.TrainLoop`; each peer as one `tf.function`; all
+as they are and compiled by XLA (`jit_compile=True`), in float32 and in mixed_bfloat16.
 """
 
 import math
@@ -126,14 +126,14 @@ def remask(
     weights: str = "",
     count: str = "sequences",
 ) -> Prepared:
-    """Train with `trainer.step.TrainLoop`; with `weights`, write the initial ones to that folder."""
+    """Train with `trainer.engines.step.TrainLoop`; with `weights`, write the initial ones to that folder."""
     import tensorflow as tf
 
-    from trainer.bridge import write_checkpoint
     from trainer.config import TrainOptions
-    from trainer.model import BertMaskedLM
-    from trainer.optimizer import make_optimizer, make_schedule
-    from trainer.step import TrainLoop
+    from trainer.engines.optimizer import make_optimizer, make_schedule
+    from trainer.engines.step import TrainLoop
+    from trainer.models.bridge import write_checkpoint
+    from trainer.models.model import BertMaskedLM
 
     batch = make_batch(rows)
     model = BertMaskedLM(_config(dropout), seed=0, dtype=dtype)
@@ -255,7 +255,7 @@ def _work(batch: Batch, steps: int, count: str, **figures: float) -> Work:
 
 
 def make_batch(rows: str, *, sequences: int = SEQUENCES, length: int = LENGTH) -> Batch:
-    """Return a masked batch of random words, as `trainer.data` would give it.
+    """Return a masked batch of random words, as `trainer.input.data` would give it.
 
     Args:
         sequences: how many rows.

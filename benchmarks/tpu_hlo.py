@@ -25,10 +25,10 @@ def main(*, config: Mapping[str, Any], batch: int, length: int, path: str) -> No
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops as xla  # of the operations that only XLA knows
 
     from trainer.config import ModelConfig, TrainOptions
-    from trainer.masking import max_predictions
-    from trainer.model import BertMaskedLM
-    from trainer.optimizer import make_optimizer, make_schedule
-    from trainer.step import TrainLoop
+    from trainer.engines.optimizer import make_optimizer, make_schedule
+    from trainer.engines.step import TrainLoop
+    from trainer.input.masking import max_predictions
+    from trainer.models.model import BertMaskedLM
 
     options = TrainOptions(dtype="mixed_bfloat16")
     model = BertMaskedLM(ModelConfig(**config), seed=options.seed, dtype=options.dtype)

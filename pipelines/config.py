@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from records.command_line import option, require
+from records.console.command_line import option, require
 
 LONG_TEXT = ("pack", "window", "truncate")
 MAX_SHARDS = 100_000

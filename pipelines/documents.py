@@ -11,15 +11,16 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
-from pipelines import tokens
-from pipelines.blocks import Block, make_block, token_type
-from pipelines.clean import clean
-from pipelines.sequences import places
-from pipelines.shards import Layout
-from pipelines.source import BadRow, Piece, Row, decode, read_piece
-from pipelines.split import document_ids, held_out
-from records import storage, tokenizer
-from records.manifest import SPLITS
+from pipelines.shards.blocks import Block, make_block, token_type
+from pipelines.shards.sequences import places
+from pipelines.shards.shards import Layout
+from pipelines.shards.split import document_ids, held_out
+from pipelines.sources.source import BadRow, Piece, Row, decode, read_piece
+from pipelines.text import tokens
+from pipelines.text.clean import clean
+from records import storage
+from records.format.manifest import SPLITS
+from records.tokenizer import loading
 
 WORK = ".work"
 """Folder below that of the data set for what is gone when it is finished."""
@@ -87,7 +88,7 @@ class TokenizePiece(beam.DoFn):
 
     def setup(self) -> None:
         """Load the tokenizer, once for each worker."""
-        self._encode = tokens.encoder(tokenizer.load(self._shape.folder))
+        self._encode = tokens.encoder(loading.load(self._shape.folder))
 
     def process(self, piece: Piece) -> Iterator[Any]:
         """Yield blocks, and the counts of rows on the side, part by part: a .gz file is one piece, however large."""

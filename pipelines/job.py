@@ -17,23 +17,30 @@ from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
 import pipelines
-from pipelines import engine, sample, source, summary, tokens
-from pipelines.blocks import BUCKETS, Block, Slice, slices
-from pipelines.clean import clean
+from pipelines import summary
 from pipelines.config import RecordsOptions
 from pipelines.documents import NAMESPACE, SHARDS, WORK, Rows, Shape, TokenizePiece
 from pipelines.publish import DEAD_LETTERS, check, publish
-from pipelines.shards import Kept, Layout, ShardKey, bytes_in_places, shard_of_bucket, write_shard
-from pipelines.source import Row, check_source, find_sources, read_piece, split_source
-from records import folder_lock, interrupts, storage, tokenizer
+from pipelines.runners import launch
+from pipelines.runners.runner import GoesOn
+from pipelines.shards.blocks import BUCKETS, Block, Slice, slices
+from pipelines.shards.shards import Kept, Layout, ShardKey, bytes_in_places, shard_of_bucket, write_shard
+from pipelines.sources import sample, source
+from pipelines.sources.source import Row, check_source, find_sources, read_piece, split_source
+from pipelines.text import tokens
+from pipelines.text.clean import clean
+from records import storage
+from records.console import interrupts
+from records.console.interrupts import Signals
 from records.errors import RemaskError
-from records.folder_lock import Lock
-from records.interrupts import Signals
-from records.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer, is_shard_file
+from records.format.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer, is_shard_file
 from records.paths import is_same
-from records.tokenizer import TokenizerArtifact
+from records.storage import folder_lock
+from records.storage.folder_lock import Lock
+from records.tokenizer import loading
+from records.tokenizer.artifact import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
 
-_OURS = (MANIFEST_JSON, DEAD_LETTERS, tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON)
+_OURS = (MANIFEST_JSON, DEAD_LETTERS, TOKENIZER_JSON, TOKENIZER_CONFIG_JSON)
 _INSTEAD = "choose another folder with OUT=, or take over with ARGS=--overwrite"
 _HEADERS_AT_ONCE = 16  # of files in buckets
 PIECE_BYTES = 4 << 20
@@ -44,7 +51,7 @@ _FANOUT = 16  # sums on the way to the sum of all, so that no worker adds up wha
 def main(options: RecordsOptions) -> int:
     """Run the job, and say what it made."""
     started = time.monotonic()
-    engine.check(options)
+    launch.check(options)
     _refuse_to_replace(options)
     if options.dry_run:
         return _rehearse(options)
@@ -57,7 +64,7 @@ def main(options: RecordsOptions) -> int:
                 if not said:
                     with _blocks(options) as blocks:
                         ended = _run(options, lock, blocks, undo, signals)
-        except engine.GoesOn:
+        except GoesOn:
             lock.leave()
             raise
         except BaseException:
@@ -245,7 +252,7 @@ def _tokenizer(options: RecordsOptions, sources: Sequence[str]) -> TokenizerArti
         print(f"tokenizer: making a vocabulary of up to {size:,} from the text", flush=True)
         artifact = tokens.train(_texts(sources, options), vocab_size=size, name=name)
     else:
-        artifact = tokenizer.load(name)
+        artifact = loading.load(name)
     if artifact.max_length and options.max_seq_length > artifact.max_length:
         raise RemaskError(
             f"max_seq_length: found {options.max_seq_length}, expected at most {artifact.max_length:.0f}, the "
@@ -284,7 +291,7 @@ class _Undo:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Remove, and raise nothing: what was wrong before is to be told."""
-        if error is None or isinstance(error, engine.GoesOn):
+        if error is None or isinstance(error, GoesOn):
             return
         # A bucket that does not answer takes minutes, in which a second Ctrl-C shall do what it always does.
         patient = self._signals.let_through() if storage.is_remote(self._options.folder) else contextlib.nullcontext()
@@ -300,7 +307,7 @@ class _Undo:
             return
         kept = {DEAD_LETTERS} if storage.join(folder, DEAD_LETTERS) in told else set()
         if is_same(self._options.tokenizer_or_default, folder):  # without which the same command could not go on
-            kept |= {tokenizer.TOKENIZER_JSON, tokenizer.TOKENIZER_CONFIG_JSON}
+            kept |= {TOKENIZER_JSON, TOKENIZER_CONFIG_JSON}
         storage.remove_files([path for path in _ours(folder) if path.rpartition("/")[2] not in kept])
 
 
@@ -327,7 +334,7 @@ def _run(options: RecordsOptions, lock: Lock, blocks: str, undo: _Undo, signals:
     artifact.save(options.folder)
     shape, described, about = _described(options, artifact, lock.id, blocks, total_bytes)
     source.write_list(shape.sources, sources)
-    return engine.run(
+    return launch.run(
         lambda pipeline: build(pipeline, shape, described, about),
         options,
         job=lock.id,
@@ -344,7 +351,7 @@ def _rehearse(options: RecordsOptions) -> int:
         sources, total_bytes = _sources(options, folder)
         artifact = _tokenizer(options, sources)
         shape, described, about = _described(options, artifact, "dry-run", "", total_bytes)
-        engine.rehearse(lambda pipeline: build(pipeline, shape, described, about), options)
+        launch.rehearse(lambda pipeline: build(pipeline, shape, described, about), options)
     print(f"input      {len(sources):,} files of {total_bytes / 1e6:,.1f} MB, the first is {sources[0]}")
     print(f"tokenizer  {artifact.name}: {artifact.vocab_size:,} tokens")
     print(f"output     {options.folder}")

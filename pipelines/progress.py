@@ -7,8 +7,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from records.bars import layout
-from records.manifest import is_shard_file
+from records.console.bars import layout
+from records.format.manifest import is_shard_file
 
 _BLOCK = re.compile(r"(\d+)-(\d+)-(\d+)-\d+-\w+\.block")
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipelines import source, summary
+from pipelines import summary
 from pipelines.documents import WORK, Rows, Shape
-from pipelines.shards import Kept
-from records import folder_lock, storage
+from pipelines.shards.shards import Kept
+from pipelines.sources import source
+from records import storage
 from records.errors import Changed, RemaskError
-from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard
+from records.format.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard
+from records.storage import folder_lock
 
 DEAD_LETTERS = "dead_letters.jsonl"
 

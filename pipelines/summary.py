@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from records import storage
-from records.command_line import make_option
-from records.manifest import SPLITS, SYNTHETIC, Data, Manifest, Shard, Source
+from records.console.command_line import make_option
+from records.format.manifest import SPLITS, SYNTHETIC, Data, Manifest, Shard, Source
 
 if TYPE_CHECKING:
     from pipelines.documents import Rows
-    from pipelines.shards import Kept
+    from pipelines.shards.shards import Kept
 
 
 def filled_in(

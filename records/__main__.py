@@ -2,11 +2,13 @@
 
 import sys
 
-from records.command_line import Command, main
 from records.config import VerifyOptions
+from records.console.command_line import Command, main
 
 COMMANDS = {
-    "verify": Command(VerifyOptions, "records.verify:main", "read every shard again and hold it against the manifest"),
+    "verify": Command(
+        VerifyOptions, "records.format.verify:main", "read every shard again and hold it against the manifest"
+    ),
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from records.command_line import option
+from records.console.command_line import option
 
 
 @dataclass(frozen=True)

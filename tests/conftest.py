@@ -20,14 +20,14 @@ import hypothesis
 import numpy as np
 import pytest
 
-from records import example, tfrecord
-from records.frame import Frame, Sum64
-from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
-from records.tokenizer import TokenizerArtifact
+from records.format import example, tfrecord
+from records.format.frame import Frame, Sum64
+from records.format.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
+from records.tokenizer.artifact import TokenizerArtifact
 from tests import processes
 
 if TYPE_CHECKING:
-    from records.lease import Lease
+    from records.storage.lease import Lease
     from tests.cloud.cloud import LocalCloud
     from trainer.config import TrainOptions
 
@@ -179,8 +179,8 @@ def cloud(
         each.leave()
         each._thread.join(30)
     _wait_for_clients()
-    if "records.gcs" in sys.modules:  # its client would look for this cloud in tests that have none
-        sys.modules["records.gcs"].client.cache_clear()
+    if "records.storage.gcs" in sys.modules:  # its client would look for this cloud in tests that have none
+        sys.modules["records.storage.gcs"].client.cache_clear()
     if path := request.config.getoption("--cloud-log"):
         with open(path, "a", encoding="utf-8") as log:
             log.write("".join((f"{request.node.nodeid}\n", *(f"  {entry}\n" for entry in _opened_cloud.log))))
@@ -191,7 +191,7 @@ def cloud(
 
 def _recorded_leases(monkeypatch: pytest.MonkeyPatch) -> "list[Lease]":
     """Return a list to which each lease is added that is begun from now on."""
-    from records import lease
+    from records.storage import lease
 
     begun: list[Lease] = []
     begin = lease.Lease.__init__

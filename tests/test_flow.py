@@ -10,16 +10,16 @@ import json
 import numpy as np
 import pytest
 
-from pipelines import tokens
 from pipelines.__main__ import COMMANDS as PIPELINES
-from pipelines.clean import clean
-from pipelines.sequences import fill, sequences, windows
-from pipelines.source import Row, read_piece, split_source
-from pipelines.split import document_ids, held_out
-from records import example, tfrecord
+from pipelines.shards.sequences import fill, sequences, windows
+from pipelines.shards.split import document_ids, held_out
+from pipelines.sources.source import Row, read_piece, split_source
+from pipelines.text import tokens
+from pipelines.text.clean import clean
 from records.__main__ import COMMANDS as RECORDS
-from records.command_line import main
-from records.frame import Frame
+from records.console.command_line import main
+from records.format import example, tfrecord
+from records.format.frame import Frame
 
 WORDS = ["i", "have", "watched", "this", "film", "movie", "and", "it", "was", "awesome", "bad", "the", "acting"]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -64,8 +64,8 @@ def test_one_row(tmp_path, tokenizer):
     # TensorFlow reads the record back, whole batches at once, and masks it anew in each epoch.
     import tensorflow as tf
 
-    from records.reader import parse
-    from trainer.masking import Masking, Vocabulary, mask_tokens
+    from records.format.reader import parse
+    from trainer.input.masking import Masking, Vocabulary, mask_tokens
 
     records = tf.reshape(tf.io.decode_raw(shard.getvalue(), tf.uint8), [-1, frame.size])
     input_ids, example_id = parse(records, frame)
@@ -76,9 +76,9 @@ def test_one_row(tmp_path, tokenizer):
 
     # A BERT scores every word of the vocabulary at the masked positions.
     from trainer.config import ModelConfig
-    from trainer.fill_mask import fill as fill_mask
-    from trainer.loss import cross_entropy
-    from trainer.model import BertMaskedLM
+    from trainer.models.loss import cross_entropy
+    from trainer.models.mask_filling import fill as fill_mask
+    from trainer.models.model import BertMaskedLM
 
     config = ModelConfig(
         vocab_size=20,

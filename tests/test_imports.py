@@ -6,7 +6,9 @@ TensorFlow.
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,16 @@ HEAVY = {
     "tqdm",
     "transformers",
 }
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("pipelines", "records", "trainer")
-    for path in (ROOT / package).glob("*.py")
-    if path.name not in ("__init__.py", "__main__.py")
-)
+PACKAGES = ("pipelines", "records", "trainer")
+
+
+def module(path: Path) -> str:
+    """Return the name by which a source is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+MODULES = sorted(name for name in SOURCES if not name.endswith(".__main__") and name not in PACKAGES)
 SHOWS = """
 import runpy, sys
 loaded = lambda: print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
@@ -135,7 +141,7 @@ def test_records_need_neither_and_no_tensorflow():
 
 
 SHOWS_CLIENTS = """
-clients = ("google.auth", "google.cloud.storage", "records.gcs", "records.credentials")
+clients = ("google.auth", "google.cloud.storage", "records.storage.gcs", "records.storage.credentials")
 loaded = lambda: print(*(name for name in clients if name in sys.modules), file=sys.stderr)
 """
 
@@ -154,13 +160,15 @@ def test_nobody_loads_a_client_of_the_cloud_who_has_no_use_for_it(argv):
 
 
 def test_beam_loads_googles_libraries_by_itself_and_we_do_not_use_them():
-    assert not {"records.gcs", "records.credentials"} & called(
+    assert not {"records.storage.gcs", "records.storage.credentials"} & called(
         "pipelines", "records", "--csv", "no/such/file", shows=SHOWS_CLIENTS
     )
 
 
 def test_our_own_check_sees_a_client_of_the_cloud():
-    assert {"google.auth", "records.gcs"} <= called("records", "verify", "--data", "gs://b/a", shows=SHOWS_CLIENTS)
+    assert {"google.auth", "records.storage.gcs"} <= called(
+        "records", "verify", "--data", "gs://b/a", shows=SHOWS_CLIENTS
+    )
 
 
 def test_without_credentials_a_bucket_is_refused_before_tensorflow_is_loaded():
@@ -190,9 +198,67 @@ def imports(path: Path) -> Iterator[str]:
 )
 def test_arrows(package, never):
     """The rule is `pipelines -> records <- trainer`, also for what is imported late."""
-    for path in (ROOT / package).glob("*.py"):
-        assert not set(imports(path)) & never, path.name
+    for path in (ROOT / package).rglob("*.py"):
+        assert not set(imports(path)) & never, path
 
 
 def test_only_the_reader_of_records_knows_tensorflow():
-    assert [path.name for path in (ROOT / "records").glob("*.py") if "tensorflow" in imports(path)] == ["reader.py"]
+    found = [name for name, path in SOURCES.items() if name.startswith("records.") and "tensorflow" in imports(path)]
+    assert found == ["records.format.reader"]
+
+
+def our_imports(name: str) -> Iterator[str]:
+    """Yield the modules of ours that a module imports anywhere, within functions too, or by its name in a text."""
+    for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in SOURCES)
+        elif isinstance(node, ast.ImportFrom) and node.module in SOURCES:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (each if each in SOURCES else node.module for each in inside)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value:
+            yield from {node.value.partition(":")[0]} & set(SOURCES)
+
+
+def wing(name: str) -> str:
+    """Return the wing that a module belongs to: its folder in its package; one that is in none is its own.
+
+    >>> wing("records.format.reader"), wing("records.paths"), wing("records.storage")
+    ('records.format', 'records.paths', 'records.storage')
+    """
+    return ".".join(name.split(".")[:2])
+
+
+def arrows(of: Callable[[str], str]) -> dict[str, set[str]]:
+    """Return which groups of modules import which others."""
+    found: dict[str, set[str]] = {}
+    for name in SOURCES:
+        others = {of(each) for each in our_imports(name)} - {of(name), *PACKAGES}
+        found.setdefault(of(name), set()).update(others)
+    return found
+
+
+@pytest.mark.parametrize("of", [wing, str], ids=["wings", "modules"])
+def test_there_are_no_circles(of):
+    graph = arrows(of)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert len(graph) > len(PACKAGES)
+
+
+def test_our_own_check_sees_a_late_import_and_a_command():
+    assert "trainer.commands.show" in our_imports("trainer.launch")
+    assert "trainer.launch" in our_imports("trainer.__main__")
+
+
+def test_a_wing_holds_several_modules():
+    """A folder of one file would be a file."""
+    held = Counter(wing(name) for name in SOURCES if name.count(".") > 1)
+    assert min(held.values()) > 1
+
+
+def test_commands_are_known_to_what_launches_them_alone():
+    """What several of them need lies below them."""
+    known = {name for name in SOURCES if any(wing(each) == "trainer.commands" for each in our_imports(name))}
+    assert known == {"trainer.launch"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import COMMANDS as BENCHMARKS
-from pipelines import sample
 from pipelines.__main__ import COMMANDS as PIPELINES
+from pipelines.sources import sample
 from records.__main__ import COMMANDS as RECORDS
-from records.command_line import parse_options
+from records.console.command_line import parse_options
 from tests import processes
 from tests.cloud.cloud import PROJECT
 from trainer.__main__ import COMMANDS as TRAINER

@@ -16,7 +16,7 @@ ALL = """
 import json, sys
 from pipelines.__main__ import COMMANDS as pipelines
 from records.__main__ import COMMANDS as records
-from records.command_line import main
+from records.console.command_line import main
 from trainer.__main__ import COMMANDS as trainer
 packages = {"pipelines": pipelines, "records": records, "trainer": trainer}
 for package, *argv in json.loads(sys.argv[1]):

@@ -2,7 +2,7 @@
 
 import sys
 
-from records.command_line import Command, main
+from records.console.command_line import Command, main
 from trainer.config import (
     PRESETS,
     DoctorOptions,
@@ -14,12 +14,12 @@ from trainer.config import (
 )
 
 COMMANDS = {
-    "train": Command(TrainOptions, "trainer.commands:train", "Train a masked language model on a data set.", PRESETS),
-    "evaluate": Command(EvaluateOptions, "trainer.commands:evaluate", "Measure a model on the held-out split."),
-    "export": Command(ExportOptions, "trainer.commands:export", "Write a run's model in HuggingFace's layout."),
-    "fill-mask": Command(FillMaskOptions, "trainer.commands:fill_mask", "Fill the [MASK]s of a text."),
-    "doctor": Command(DoctorOptions, "trainer.commands:doctor", "Look at all that a run would need."),
-    "show": Command(ShowOptions, "trainer.commands:show", "Print sequences of a data set, and how they are masked."),
+    "train": Command(TrainOptions, "trainer.launch:train", "Train a masked language model on a data set.", PRESETS),
+    "evaluate": Command(EvaluateOptions, "trainer.launch:evaluate", "Measure a model on the held-out split."),
+    "export": Command(ExportOptions, "trainer.launch:export", "Write a run's model in HuggingFace's layout."),
+    "fill-mask": Command(FillMaskOptions, "trainer.launch:fill_mask", "Fill the [MASK]s of a text."),
+    "doctor": Command(DoctorOptions, "trainer.launch:doctor", "Look at all that a run would need."),
+    "show": Command(ShowOptions, "trainer.launch:show", "Print sequences of a data set, and how they are masked."),
 }
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ def prepare(*paths: str, data: str = "") -> None:
     """
     os.environ.setdefault("GCS_RETRY_CONFIG_MAX_RETRIES", str(RETRIES))
     if any(map(is_remote, (*paths, data))):
-        from records import credentials  # loads Google's libraries
+        from records.storage import credentials  # loads Google's libraries
 
         credentials.check_for_tensorflow()
     if is_remote(data):
-        from records import manifest
+        from records.format import manifest
 
         splits = manifest.load(data).data.splits.values()
         largest = max((shard.bytes for shards in splits for shard in shards), default=0)

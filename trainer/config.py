@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from records.command_line import option, require
+from records.console.command_line import option, require
 from records.errors import RemaskError
 from records.paths import is_remote
-from records.schema import PAD_ID
+from records.tokenizer.special import PAD_ID
 
 _MOST_LAYERS, _MOST_PARAMETERS, _MOST_SEQUENCES = 1000, 10**11, 2**20
 """Beyond which a number is a slip: what it asks for would take all memory, and this machine with it, without a word."""
@@ -20,7 +20,8 @@ class ModelConfig:
     """The shape of a BERT, under the names of HuggingFace's `config.json`.
 
     Raises:
-        RemaskError: a shape that cannot be built, or an architecture that is not the one `trainer.model` implements.
+        RemaskError: a shape that cannot be built, or an architecture that is not the one `trainer.models.model`
+        implements.
     """
 
     vocab_size: int
@@ -80,7 +81,7 @@ class ModelConfig:
         """Return the shape that a HuggingFace `config.json` describes.
 
         Keys that say nothing about shape are left alone; those that would change the arithmetic must have the value
-        that `trainer.model` implements.
+        that `trainer.models.model` implements.
         """
         expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for key, value in expected.items():

@@ -9,38 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from records import folder_lock, storage
-from records.command_line import make_option
+from records import storage
+from records.console.command_line import make_option
 from records.errors import Full, RemaskError
-from records.manifest import SYNTHETIC
-from records.reader import DataSet, open_data_set
-from trainer import (
-    accelerator,
-    checkpoint,
-    checks,
-    export,
-    fill_mask,
-    lost,
-    notices,
-    pretrained,
-    probes,
-    runs,
-    workers,
-)
-from trainer.checkpoint import Checkpoint, Evaluation
+from records.format.manifest import SYNTHETIC
+from records.format.reader import DataSet, open_data_set
+from records.storage import folder_lock
 from trainer.config import TrainOptions, is_remote_tpu, usual_dtype
-from trainer.data import HELD_OUT, HeldOut, dealt, train_batches
-from trainer.evaluate import Evaluator
-from trainer.masking import Masking
-from trainer.memory import available
-from trainer.model import BertMaskedLM
-from trainer.optimizer import make_optimizer, make_schedule
-from trainer.progress import Progress, Quiet, duration
-from trainer.session import OnSteps, Session
-from trainer.show import first, masked_row, rendered
-from trainer.step import Batch, TrainLoop
-from trainer.stop import stop_signals
-from trainer.workers import Place, Workers
+from trainer.devices import lost, workers
+from trainer.devices.workers import Place, Workers
+from trainer.engines import accelerator
+from trainer.engines.optimizer import make_optimizer, make_schedule
+from trainer.engines.step import Batch, TrainLoop
+from trainer.input.data import HELD_OUT, HeldOut, dealt, train_batches
+from trainer.input.masking import Masking
+from trainer.input.memory import available
+from trainer.input.rendering import first, masked_row, rendered
+from trainer.models import mask_filling, pretrained
+from trainer.models.model import BertMaskedLM
+from trainer.run import checkpoint, checks, export, notices, probes, runs
+from trainer.run.checkpoint import Checkpoint, Evaluation
+from trainer.run.evaluation import Evaluator
+from trainer.run.progress import Progress, Quiet, duration
+from trainer.run.session import OnSteps, Session
+from trainer.run.stop import stop_signals
 
 
 def train(
@@ -53,7 +45,7 @@ def train(
 
     Args:
         options: of the run; where it has begun already, only those of `CONTINUABLE` may differ from what it has.
-        strategy: where to train; by default what `trainer.accelerator` chooses.
+        strategy: where to train; by default what `trainer.engines.accelerator` chooses.
         on_steps: is called after each look at the device.
 
     Raises:
@@ -132,7 +124,7 @@ def _train(
         at = found[0] if found else Checkpoint(0, run, ())
         del found  # the state just read is as large as the model and its optimizer together
         together = Workers(strategy, place)
-        together.check_alike(step=at.step, run=run, variables=variables)
+        together.check_alike(step=at.step, asked=dataclasses.asdict(run), variables=variables)
 
         with (
             checks.errors_explained(data_set, saved=lambda: bool(checkpoint.paths(kept))),
@@ -154,7 +146,7 @@ def _train(
                 batches=_train_batches(strategy, data_set, options, batch_size, start_step=at.step),
                 evaluate=Evaluator(strategy, model),
                 held_out=HeldOut.of(data_set, strategy, global_batch_size=batch_size),
-                fill=fill_mask.Filler(strategy, model, filled, data_set.tokenizer, top_k=5),
+                fill=mask_filling.Filler(strategy, model, filled, data_set.tokenizer, top_k=5),
                 learning_rate=lambda step: float(schedule(step)),
                 progress=progress,
                 workers=together,
@@ -188,7 +180,7 @@ def _train(
             seconds = time.monotonic() - began
             print(conclusion(options, session.evaluations, exported=saved.step, seconds=seconds, example=example))
             if filled:  # by the model that was exported
-                print(fill_mask.table(session.fill()[0]))
+                print(mask_filling.table(session.fill()[0]))
         together.meet()  # nobody leaves before the chief has written, whom that would disturb
         return 0
 

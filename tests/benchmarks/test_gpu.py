@@ -16,7 +16,7 @@ from benchmarks import gpu, gpu_result, report
 from benchmarks.config import GpuBenchOptions, ReportOptions
 from benchmarks.gpu import Contender
 from benchmarks.gpu_result import Absent
-from records.command_line import parse_options
+from records.console.command_line import parse_options
 from records.errors import RemaskError
 from tests import processes
 from tests.benchmarks.test_turns import gone

@@ -59,7 +59,7 @@ import numpy as np
 
 from benchmarks import gpu_jax
 from trainer.config import ModelConfig
-from trainer.model import BertMaskedLM
+from trainer.models.model import BertMaskedLM
 
 folder, steps = sys.argv[1], int(sys.argv[2])
 model = BertMaskedLM(ModelConfig(**json.load(open(f"{folder}/shape.json"))), seed=0)
@@ -112,9 +112,9 @@ def batches(tmp_path, batch):
 def test_a_step_by_way_of_jax_is_the_trainers(tmp_path, batch):
     import tensorflow as tf
 
-    from trainer.model import BertMaskedLM
-    from trainer.optimizer import WarmupLinearDecay, make_optimizer
-    from trainer.step import TrainLoop
+    from trainer.engines.optimizer import WarmupLinearDecay, make_optimizer
+    from trainer.engines.step import TrainLoop
+    from trainer.models.model import BertMaskedLM
 
     model = BertMaskedLM(SHAPE, seed=1)
     initial = [variable.numpy().copy() for variable in model.trainable_variables]
@@ -170,8 +170,8 @@ def test_who_prepares_leaves_the_device_alone_and_a_gpu_that_is_not_there_is_no_
 
 
 def test_the_same_weights_give_the_same_loss_as_transformers(tmp_path, batches):
-    from trainer.bridge import write_checkpoint
-    from trainer.model import BertMaskedLM
+    from trainer.models.bridge import write_checkpoint
+    from trainer.models.model import BertMaskedLM
 
     write_checkpoint(BertMaskedLM(SHAPE, seed=1), tmp_path)
     common = {

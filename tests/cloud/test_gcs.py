@@ -226,7 +226,7 @@ def test_other_clients(cloud, program):
 
 def test_the_log_of_a_test_run_shows_the_requests_of_each_test(tmp_path):
     log = tmp_path / "new" / "cloud.log"
-    test = "tests/records/test_gcs.py::test_a_file_that_is_read_whole_costs_one_request"
+    test = "tests/records/storage/test_gcs.py::test_a_file_that_is_read_whole_costs_one_request"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, "--cloud-log", str(log)]
     done = processes.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     head, *asked = log.read_text().splitlines()

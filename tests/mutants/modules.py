@@ -1,16 +1,16 @@
 """What is mutated, and the tests that must notice, the quickest first; before them come a module's doctests."""
 
 MODULES = {
-    "trainer/data.py": ["tests/trainer/test_data.py"],
-    "trainer/masking.py": ["tests/trainer/test_masking.py"],
-    "trainer/step.py": ["tests/trainer/test_step.py"],
-    "trainer/optimizer.py": [
-        "tests/trainer/test_optimizer.py",
-        "tests/trainer/test_step.py::test_three_steps_are_those_of_pytorch",
+    "trainer/input/data.py": ["tests/trainer/input/test_data.py"],
+    "trainer/input/masking.py": ["tests/trainer/input/test_masking.py"],
+    "trainer/engines/step.py": ["tests/trainer/engines/test_step.py"],
+    "trainer/engines/optimizer.py": [
+        "tests/trainer/engines/test_optimizer.py",
+        "tests/trainer/engines/test_step.py::test_three_steps_are_those_of_pytorch",
     ],
-    "trainer/checkpoint.py": ["tests/trainer/test_checkpoint.py"],
-    "records/folder_lock.py": ["tests/records/test_folder_lock.py"],
-    "records/lease.py": ["tests/records/test_folder_lock.py"],
-    "records/holder.py": ["tests/records/test_folder_lock.py"],
+    "trainer/run/checkpoint.py": ["tests/trainer/run/test_checkpoint.py"],
+    "records/storage/folder_lock.py": ["tests/records/storage/test_folder_lock.py"],
+    "records/storage/lease.py": ["tests/records/storage/test_folder_lock.py"],
+    "records/storage/holder.py": ["tests/records/storage/test_folder_lock.py"],
     "pipelines/publish.py": ["tests/pipelines/test_publish.py"],
 }

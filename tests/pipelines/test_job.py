@@ -14,18 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import documents, job, publish, shards, tokens
+from pipelines import documents, job, publish
 from pipelines.__main__ import COMMANDS
-from pipelines.blocks import BUCKETS
-from pipelines.clean import clean
 from pipelines.documents import Shape
-from pipelines.shards import Layout, ShardKey
-from pipelines.split import document_ids, held_out
-from records import command_line, disk, folder_lock, manifest, storage, tfrecord, verify
+from pipelines.shards import shards
+from pipelines.shards.blocks import BUCKETS
+from pipelines.shards.shards import Layout, ShardKey
+from pipelines.shards.split import document_ids, held_out
+from pipelines.text import tokens
+from pipelines.text.clean import clean
+from records import storage
 from records.config import VerifyOptions
+from records.console import command_line
 from records.errors import RemaskError
-from records.frame import Frame
-from records.manifest import SPLITS
+from records.format import manifest, tfrecord, verify
+from records.format.frame import Frame
+from records.format.manifest import SPLITS
+from records.storage import disk, folder_lock
 from tests import moments, processes
 from tests.pipelines.made import REVIEWS, data_part, in_folder, shards_of, write_csv
 from tests.said import must_name, one_line
@@ -406,7 +411,7 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
 KILLED = """
 import os, sys
 from pipelines import __main__, publish
-from records import command_line, storage
+from records.console import command_line, storage
 {patch}
 sys.exit(command_line.main("pipelines", "", __main__.COMMANDS, sys.argv[1:]))
 """
@@ -423,7 +428,7 @@ def half(path):
 shutil.rmtree = half
 """,
     "before-the-lock-is-given-back": """
-from records.folder_lock import Lock
+from records.storage.folder_lock import Lock
 Lock.release = lambda self: os.kill(os.getpid(), 9)
 """,
 }
@@ -447,7 +452,7 @@ def killed(tmp_path, tokenizer_folder):
 
 BEFORE_THE_MANIFEST = {
     "while-rows-become-documents": """
-from pipelines import blocks
+from pipelines.shards.shards import blocks
 def kill(path, content):
     with storage.open_write(path) as file:
         file.write(content[:10])
@@ -456,7 +461,7 @@ def kill(path, content):
 blocks.storage = type("Killing", (), {"write_bytes": staticmethod(kill), "join": storage.join})
 """,
     "in-the-middle-of-a-shard": """
-from pipelines import shards
+from pipelines.shards.shards import shards
 def kill(file, *others, **options):
     file.write(bytes(100_000))
     file.flush()
@@ -490,7 +495,7 @@ MOMENTS = [
     ("job.py:_finished", "call"),
     ("job.py:_make_room", "call"),
     ("job.py:_make_room", "return"),
-    ("tokenizer.py:TokenizerArtifact.save", "return"),
+    ("artifact.py:TokenizerArtifact.save", "return"),
     ("source.py:write_list", "call"),
     ("disk.py:_make_folder", "return"),
     ("source.py:write_list", "return"),

@@ -4,13 +4,14 @@ import google_crc32c
 import pytest
 
 from pipelines import publish as publishing
-from pipelines import source
 from pipelines.documents import Rows, Shape
 from pipelines.publish import publish
-from pipelines.shards import Kept, Layout
-from records import folder_lock, storage
+from pipelines.shards.shards import Kept, Layout
+from pipelines.sources import source
+from records import storage
 from records.errors import RemaskError
-from records.manifest import SPLITS, Data, Manifest, Shard, Tokenizer
+from records.format.manifest import SPLITS, Data, Manifest, Shard, Tokenizer
+from records.storage import folder_lock
 from tests.records.made import toy_tokenizer
 from tests.said import must_name
 

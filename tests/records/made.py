@@ -7,10 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from records import example, storage, tfrecord
-from records.frame import Frame, Sum64
-from records.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
-from records.tokenizer import ROLES, TokenizerArtifact, word_piece
+from records import storage
+from records.format import example, tfrecord
+from records.format.frame import Frame, Sum64
+from records.format.manifest import FORMAT_VERSION, MANIFEST_JSON, Data, Manifest, Shard, Source, Tokenizer
+from records.tokenizer.artifact import TokenizerArtifact
+from records.tokenizer.special import ROLES
+from records.tokenizer.word_piece import word_piece
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 UNUSED = ("[unused0]", "[unused1]", "[unused2]")

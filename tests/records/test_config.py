@@ -7,4 +7,4 @@ def test_verify_looks_at_the_sample_unless_told_otherwise():
 
 
 def test_commands():
-    assert {name: command.entry for name, command in COMMANDS.items()} == {"verify": "records.verify:main"}
+    assert {name: command.entry for name, command in COMMANDS.items()} == {"verify": "records.format.verify:main"}

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from records.errors import RemaskError
-from records.reader import open_data_set
+from records.format.reader import open_data_set
 from tests.trainer import tpu
-from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
-from trainer.data import Share, dealt, train_batches
-from trainer.masking import Masking
+from trainer.engines.accelerator import choose_strategy
+from trainer.input.data import Share, dealt, train_batches
+from trainer.input.masking import Masking
 from trainer.train import train
 
 

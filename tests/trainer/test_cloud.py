@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from records import reader, storage
+from records import storage
 from records.errors import RemaskError
+from records.format import reader
 from tests.said import must_name
-from trainer import checkpoint, evaluate, export, fill_mask, runs
 from trainer import cloud as gcs_client
-from trainer.checks import errors_explained
+from trainer.commands import evaluate, fill_mask
 from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, TrainOptions
-from trainer.data import eval_batches
+from trainer.input.data import eval_batches
+from trainer.run import checkpoint, export, runs
+from trainer.run.checks import errors_explained
 from trainer.train import train
 
 DATA, RUN = "gs://bucket/records", "gs://bucket/run"

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from records.command_line import parse_options
+from records.console.command_line import parse_options
 from records.errors import RemaskError
 from tests.said import must_name
 from trainer.config import (

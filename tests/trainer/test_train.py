@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file as read_tensors
 
-from records import disk, folder_lock, manifest
 from records.errors import RemaskError
-from records.reader import open_data_set
+from records.format import manifest
+from records.format.reader import open_data_set
+from records.storage import disk, folder_lock
 from tests import processes
 from tests.cloud import metadata
 from tests.said import must_name
 from tests.trainer import made
-from trainer import checkpoint, notices, runs
-from trainer.accelerator import choose_strategy
 from trainer.config import TrainOptions
-from trainer.fill_mask import fill, table
-from trainer.model import BertMaskedLM
-from trainer.pretrained import find, read_weights
+from trainer.engines.accelerator import choose_strategy
+from trainer.models.mask_filling import fill, table
+from trainer.models.model import BertMaskedLM
+from trainer.models.pretrained import find, read_weights
+from trainer.run import checkpoint, notices, runs
 from trainer.train import introduction, train
 
 ROOT = Path(__file__).parents[2]
@@ -330,7 +331,7 @@ def test_a_full_disk_says_up_to_which_step_the_run_is_saved_and_what_to_do(optio
 KILLED_IN_EXPORT = """
 import os, signal, sys, time
 from trainer import __main__, bridge
-from records.command_line import main
+from records.console.command_line import main
 
 def write_checkpoint(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from records import manifest as manifests
-from trainer import bridge, checkpoint, runs
+from records.format import manifest as manifests
 from trainer.config import TrainOptions
-from trainer.model import BertMaskedLM
+from trainer.models import bridge
+from trainer.models.model import BertMaskedLM
+from trainer.run import checkpoint, runs
 from trainer.train import train
 
 FRESH, LOSS, WEIGHTS = "held-out loss before training", "loss of the first step", "weights after the last"

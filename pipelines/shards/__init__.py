@@ -1,0 +1,1 @@
+"""From documents to sequences, and from these to shards."""

@@ -1,0 +1,1 @@
+"""Where text comes from: files are found, checked, cut into pieces, and their rows read."""

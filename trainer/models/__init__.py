@@ -1,0 +1,1 @@
+"""The model, its loss, and the way to and from HuggingFace's layout."""

@@ -1,0 +1,1 @@
+"""A run: its state, its checkpoints, what it shows, when it stops."""
