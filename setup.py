@@ -15,12 +15,12 @@ BASE = [
     "apache-beam[gcp]>=2.75,<3",
     "google-cloud-storage>=3.11",
     "google-crc32c>=1.6",
-    "huggingface-hub>=1.0",
+    "huggingface-hub>=1.18",  # before, its `hf` needs a click that it does not ask for
     "numpy>=1.26",
     "pydantic>=2.12",
     "setuptools>=68",  # builds the package that Dataflow's workers install
     "tokenizers>=0.22",
-    "tqdm>=4.66",
+    "tqdm>=4.66.2",  # before, it warns on Python 3.12
 ]
 TRAIN = [
     "keras>=3.10,<4",

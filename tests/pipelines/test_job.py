@@ -165,7 +165,7 @@ def test_the_same_bytes_and_counts_whether_documents_travel_or_lie_in_files(run,
     (tmp_path / "c.csv.gz").write_bytes(packed)
     monkeypatch.setattr(job, "PIECE_BYTES", 2_000)
     assert run("--csv", tmp_path / "*.csv*")[0] == 0
-    monkeypatch.setattr(job, "_blocks", lambda options, lock: contextlib.nullcontext(""))
+    monkeypatch.setattr(job, "_blocks", lambda options: contextlib.nullcontext(""))
     assert run("--csv", tmp_path / "*.csv*", out="travelled")[0] == 0
     assert shards_of(tmp_path / "travelled") == shards_of(tmp_path / "out")
     assert data_part(tmp_path / "travelled") == data_part(tmp_path / "out")
