@@ -26,7 +26,17 @@ from tests.records import made
 from tests.said import must_name
 from tests.trainer import chance
 from trainer.input import randomness
-from trainer.input.data import EVAL_EPOCH, EVAL_SEED, Share, dealt, eval_batches, reading_plan, train_batches
+from trainer.input.data import (
+    EVAL_EPOCH,
+    EVAL_SEED,
+    HeldOut,
+    Share,
+    dealt,
+    eval_batches,
+    most_memory,
+    reading_plan,
+    train_batches,
+)
 from trainer.input.masking import Masking, Vocabulary, mask_tokens
 
 Batch = dict[str, NDArray]
@@ -337,6 +347,27 @@ def test_evaluation_order_does_not_depend_on_the_number_of_shards_read_at_once(t
 def test_a_split_without_shards_is_evaluated_in_no_batches(tmp_path):
     opened = reader.open_data_set(made.data_set(tmp_path, validation=()))
     assert arrays(eval_batches(opened, global_batch_size=4)) == []
+
+
+def test_the_held_out_split_is_given_anew_each_time(data_set, tmp_path):
+    held_out = HeldOut.of(data_set, tf.distribute.get_strategy(), global_batch_size=4)
+    expected = arrays(eval_batches(data_set, global_batch_size=4))
+    assert held_out.count == 4  # of 13 sequences
+    for _ in range(2):
+        check_equal(arrays(held_out), expected)
+    opened = reader.open_data_set(made.data_set(tmp_path, validation=()))
+    nothing = HeldOut.of(opened, tf.distribute.get_strategy(), global_batch_size=4)
+    assert (nothing.count, arrays(nothing)) == (0, [])
+
+
+@pytest.mark.parametrize(("shuffle_examples", "largest"), [(1, 5), (5, 8), (10**6, 11)])
+def test_most_memory_is_four_times_the_largest_group_twice_what_is_held_out_and_the_blocks(
+    data_set, shuffle_examples, largest, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    blocks = 3 * 2048 * 32 * 16  # of each CPU, so many bytes a token
+    expected = (4 * largest + 2 * (9 + 4)) * data_set.frame.size + blocks + (64 << 20)
+    assert most_memory(data_set, shuffle_examples) == expected
 
 
 MANY = 4_096
