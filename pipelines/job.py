@@ -35,12 +35,13 @@ from records.console.interrupts import Signals
 from records.errors import RemaskError
 from records.format.manifest import MANIFEST_JSON, SPLITS, SYNTHETIC, Data, Manifest, Tokenizer, is_shard_file
 from records.paths import is_same
-from records.storage import folder_lock
+from records.storage import folder_lock, lease
 from records.storage.folder_lock import Lock
 from records.tokenizer import loading
 from records.tokenizer.artifact import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
 
-_OURS = (MANIFEST_JSON, DEAD_LETTERS, TOKENIZER_JSON, TOKENIZER_CONFIG_JSON)
+_TOKENIZER = (TOKENIZER_JSON, TOKENIZER_CONFIG_JSON)
+_JOB = "job"  # what the lock calls it
 _INSTEAD = "choose another folder with OUT=, or take over with ARGS=--overwrite"
 _HEADERS_AT_ONCE = 16  # of files in buckets
 PIECE_BYTES = 4 << 20
@@ -56,8 +57,9 @@ def main(options: RecordsOptions) -> int:
     if options.dry_run:
         return _rehearse(options)
     with interrupts.held() as signals:
-        lock = folder_lock.take(options.folder, what="job", instead=_INSTEAD, take_over=options.overwrite)
-        undo = _Undo(options, lock, signals)
+        was_killed = _left_by_a_job(options.folder)
+        lock = folder_lock.take(options.folder, what=_JOB, instead=_INSTEAD, take_over=options.overwrite)
+        undo = _Undo(options, lock, signals, has_room=was_killed)
         try:
             with undo, signals.let_through():
                 said, ended = _finished(options, lock), None
@@ -151,10 +153,28 @@ class WriteShard(beam.DoFn):
 
 
 def _refuse_to_replace(options: RecordsOptions) -> None:
-    """Refuse a folder that holds a data set, unless it is to be replaced, or something was left beside it."""
-    left = (storage.join(options.folder, name) for name in (WORK, folder_lock.LOCK))
-    if _holds_data(options) and (options.dry_run or not any(map(storage.exists, left))):
-        raise _refusal(options)
+    """Refuse a folder that holds a data set, unless it is to be replaced, or something was left beside it.
+
+    Without any of that, files that are called as ours would be are another's: a model has a tokenizer, too.
+    """
+    folder = options.folder
+    left = (storage.join(folder, name) for name in (WORK, folder_lock.LOCK))
+    if _holds_data(options):
+        if options.dry_run or not any(map(storage.exists, left)):
+            raise _refusal(options)
+    elif not options.overwrite and not _left_by_a_job(folder) and (found := _to_replace(options)):
+        raise RemaskError(
+            f"{folder}: holds {found[0]}{' and more' if found[1:] else ''}, which a data set would replace, and no "
+            f"{MANIFEST_JSON} of one; choose another folder with OUT=, or replace what is there with ARGS=--overwrite"
+        )
+
+
+def _left_by_a_job(folder: str) -> bool:
+    """Say whether a job that has not come to its end has left its mark: its work folder, or its lock."""
+    if storage.exists(storage.join(folder, WORK)):
+        return True
+    holder = lease.read(storage.join(folder, folder_lock.LOCK))
+    return holder is not None and holder.what == _JOB
 
 
 def _holds_data(options: RecordsOptions) -> bool:
@@ -205,23 +225,34 @@ def _comparable(options: Any) -> Any:
     return {name: value for name, value in held.items() if name != "overwrite"} if isinstance(held, dict) else held
 
 
-def _make_room(folder: str) -> None:
+def _make_room(options: RecordsOptions) -> None:
     """Clear what an earlier job has made in the folder, and nothing that is not ours.
 
-    Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set, and the
-    tokenizer may be the one in this folder.
+    Only once the input and the tokenizer are known to be good: a mistyped option must not cost a data set.
     """
-    ours = _ours(folder)
+    ours = _ours(options)
     # The manifest goes first: from then on the folder is no data set, whatever happens.
-    storage.remove(storage.join(folder, MANIFEST_JSON))
+    storage.remove(storage.join(options.folder, MANIFEST_JSON))
     storage.remove_files(ours)
-    storage.remove_partial(folder)
+    storage.remove_partial(options.folder)
 
 
-def _ours(folder: str) -> list[str]:
-    """Return the paths of what a job makes in a folder: all that there may be but shards, and the shards there are."""
-    shards = [name for name in storage.files(folder) if is_shard_file(name)]
-    return [storage.join(folder, name) for name in (*_OURS, *shards)]
+def _ours(options: RecordsOptions) -> list[str]:
+    """Return the paths of what a job makes in its folder; of shards and the tokenizer, of those that are there."""
+    return [storage.join(options.folder, name) for name in (MANIFEST_JSON, DEAD_LETTERS, *_to_replace(options))]
+
+
+def _to_replace(options: RecordsOptions) -> list[str]:
+    """Return the names of the shards and the tokenizer that are in the folder, and that a job makes anew.
+
+    A tokenizer that is read from the folder itself is not among them: it is the user's, and nothing else may hold it.
+    """
+    is_read_there = is_same(options.tokenizer_or_default, options.folder)
+    return [
+        name
+        for name in storage.files(options.folder)
+        if is_shard_file(name) or (name in _TOKENIZER and not is_read_there)
+    ]
 
 
 def _sources(options: RecordsOptions, folder: str) -> tuple[tuple[str, ...], int]:
@@ -276,11 +307,13 @@ class _Undo:
         options: of the job.
         lock: of the folder. Where that is another's by now nothing is removed.
         signals: which would come in between.
+        has_room: whether what is there of a data set is only what a killed job has left, by whose marks it is known.
+            They end with this job, and so must that.
     """
 
-    def __init__(self, options: RecordsOptions, lock: Lock, signals: Signals) -> None:
+    def __init__(self, options: RecordsOptions, lock: Lock, signals: Signals, *, has_room: bool) -> None:
         self._options, self._lock, self._signals = options, lock, signals
-        self._has_room = False
+        self._has_room = has_room
 
     def from_here(self) -> None:
         """Take what there is of a data set from here on for the job's own: it is about to make room for it."""
@@ -301,14 +334,11 @@ class _Undo:
     def _remove(self, told: str) -> None:
         folder = self._options.folder
         check(folder, self._lock.id)
-        storage.remove(storage.join(folder, WORK))
+        if self._has_room and not storage.exists(storage.join(folder, MANIFEST_JSON)):
+            kept = storage.join(folder, DEAD_LETTERS)
+            storage.remove_files([path for path in _ours(self._options) if path != kept or path not in told])
         storage.remove_partial(folder)
-        if not self._has_room or storage.exists(storage.join(folder, MANIFEST_JSON)):
-            return
-        kept = {DEAD_LETTERS} if storage.join(folder, DEAD_LETTERS) in told else set()
-        if is_same(self._options.tokenizer_or_default, folder):  # without which the same command could not go on
-            kept |= {TOKENIZER_JSON, TOKENIZER_CONFIG_JSON}
-        storage.remove_files([path for path in _ours(folder) if path.rpartition("/")[2] not in kept])
+        storage.remove(storage.join(folder, WORK))  # the last: it is the mark by which all that is known for ours
 
 
 @contextlib.contextmanager
@@ -329,11 +359,11 @@ def _run(options: RecordsOptions, lock: Lock, blocks: str, undo: _Undo, signals:
     sources, total_bytes = _sources(options, storage.join(options.folder, WORK))
     artifact = _tokenizer(options, sources)
     check(options.folder, lock.id)  # to come here may take hours: another may be done by now
-    undo.from_here()
-    _make_room(options.folder)
-    artifact.save(options.folder)
     shape, described, about = _described(options, artifact, lock.id, blocks, total_bytes)
-    source.write_list(shape.sources, sources)
+    source.write_list(shape.sources, sources)  # into the work folder, by which what follows is known for ours
+    undo.from_here()
+    _make_room(options)
+    artifact.save(options.folder)
     return launch.run(
         lambda pipeline: build(pipeline, shape, described, about),
         options,

@@ -1,11 +1,13 @@
 """The records job, run for real: what it makes, that it always makes the same, and what it says of bad input."""
 
 import contextlib
+import errno
 import gzip
 import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -411,7 +413,8 @@ def test_a_killed_job_leaves_no_data_set_and_the_next_one_cleans_up(run, tmp_pat
 KILLED = """
 import os, sys
 from pipelines import __main__, publish
-from records.console import command_line, storage
+from records import storage
+from records.console import command_line
 {patch}
 sys.exit(command_line.main("pipelines", "", __main__.COMMANDS, sys.argv[1:]))
 """
@@ -452,7 +455,7 @@ def killed(tmp_path, tokenizer_folder):
 
 BEFORE_THE_MANIFEST = {
     "while-rows-become-documents": """
-from pipelines.shards.shards import blocks
+from pipelines.shards import blocks
 def kill(path, content):
     with storage.open_write(path) as file:
         file.write(content[:10])
@@ -461,7 +464,7 @@ def kill(path, content):
 blocks.storage = type("Killing", (), {"write_bytes": staticmethod(kill), "join": storage.join})
 """,
     "in-the-middle-of-a-shard": """
-from pipelines.shards.shards import shards
+from pipelines.shards import shards
 def kill(file, *others, **options):
     file.write(bytes(100_000))
     file.flush()
@@ -567,6 +570,71 @@ def test_what_the_same_command_needs_stays(run, tmp_path, tokenizer_folder):
     assert run("--csv", path, tokenizer=str(out))[0] == 0
 
 
+@pytest.mark.parametrize("moment", ["signal", "full disk"])
+def test_a_tokenizer_that_is_read_from_the_folder_itself_is_there_at_any_moment(
+    run, tmp_path, tokenizer_folder, monkeypatch, moment
+):
+    """It may be the only copy."""
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:20]), tmp_path / "out"
+    shutil.copytree(tokenizer_folder, out)
+    before = {each.name: each.read_bytes() for each in out.iterdir()}
+    if moment == "signal":
+        with moments.signalled(signal.SIGINT, "job.py:_make_room", "return") as sent:
+            assert run("--csv", path, tokenizer=str(out))[0] == 130
+        assert sent
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(disk, "open_write", filling(disk.open_write, out / "tokenizer.json"))
+            status, _, err = run("--csv", path, tokenizer=str(out))
+        assert status == 1
+        must_name(err, f"{out}/tokenizer.json:", "no space left on device")
+    assert {each.name: each.read_bytes() for each in out.iterdir()} == before
+    assert run("--csv", path, tokenizer=str(out))[0] == 0
+
+
+def filling(open_write, at):
+    """Return the function for a disk that has no room left once a file is to be written."""
+
+    def fills(path, **options):
+        if path == str(at):
+            raise disk.explained(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        return open_write(path, **options)
+
+    return fills
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "train-00000-of-00001.tfrecord"])
+def test_files_of_another_tool_that_are_called_as_ours_are_not_replaced_unless_asked(run, tmp_path, name):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:20]), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with folder_lock.held(str(out), what="export", instead=""):
+        shutil.copy(out / ".lock", tmp_path / "lock")
+    for _ in range(2):
+        for arguments in ([], ["--dry_run"]):
+            status, _, err = run("--csv", path, *arguments)
+            assert status == 1
+            must_name(
+                one_line(err),
+                f"error: {out}:",
+                f"holds {name}",
+                "no manifest.json",
+                "another folder with OUT=",
+                "ARGS=--overwrite",
+            )
+            assert (out / name).read_text() == "mine"
+        shutil.copy(tmp_path / "lock", out / ".lock")  # of a killed command that makes no records
+    assert run("--csv", path, "--overwrite")[0] == 0
+
+
+def test_what_a_killed_job_has_left_is_ours_whatever_fails_in_between(run, tmp_path, killed):
+    path, out = write_csv(tmp_path / "a.csv", REVIEWS[:50]), tmp_path / "out"
+    killed(BEFORE_THE_MANIFEST["before-the-manifest"], "--csv", path)
+    assert shards_of(out)
+    assert run("--csv", tmp_path / "typo.csv")[0] == 1
+    assert run("--csv", path)[0] == 0
+
+
 def test_a_refusal_leaves_nothing_but_the_letters_that_it_names(run, tmp_path):
     path, out = write_csv(tmp_path / "a.csv", []), tmp_path / "deep" / "out"
     with open(path, "a") as file:
@@ -666,7 +734,7 @@ def test_a_job_that_was_killed_before_it_replaced_a_data_set_has_not_made_it(run
     assert run("--csv", path)[0] == 0
     write_csv(tmp_path / "a.csv", REVIEWS[50:])
     killed(
-        "from pipelines import job; job._make_room = lambda folder: os.kill(os.getpid(), 9)",
+        "from pipelines import job; job._make_room = lambda options: os.kill(os.getpid(), 9)",
         "--csv",
         path,
         "--overwrite",
