@@ -392,9 +392,13 @@ class FillMaskOptions:
 class DoctorOptions:
     """Options of `python -m trainer doctor`."""
 
-    data: str = option("", "folder of the data set; not looked at when empty", metavar="DIR")
-    run_dir: str = option("", "folder of the run that is to be", metavar="DIR")
-    model: str = option("bert-base-uncased", "model that is to be trained, as train names it", metavar="NAME|DIR")
+    data: str = option("", "folder of the data set; that of the run, if any, when empty", metavar="DIR")
+    run_dir: str = option("", "folder of the run that is to be, or to be continued", metavar="DIR")
+    model: str = option(
+        "",
+        f"model that is to be trained, as train names it; that of the run, or else {TrainOptions.model}, when empty",
+        metavar="NAME|DIR",
+    )
     tpu: str = option("", "TPU that is to train it, as train names it", metavar="local|NAME")
     zone: str = option("", _ZONE_HELP)
     project: str = option("", _PROJECT_HELP)

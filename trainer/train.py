@@ -246,9 +246,10 @@ def _room_explained(run_dir: str) -> Iterator[None]:
     try:
         yield
     except Full as error:
-        raise RemaskError(
-            f"{error.said}. {_saved(run_dir)}; free some space and run the same command again to continue from there"
-        ) from error
+        again = "run the same command again"
+        if checkpoint.paths(runs.checkpoints(run_dir)):
+            again += " to continue from there"
+        raise RemaskError(f"{error.said}. {_saved(run_dir)}; {error.hint}, then {again}") from error
 
 
 def _kept(run_dir: str, place: Place) -> str:

@@ -18,7 +18,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -173,6 +173,29 @@ def parse_options(options_type: type, argv: Sequence[str], *, prog: str, text: s
     return options_type(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def arguments(options: Any, *, but: Collection[str] = ()) -> list[str]:
+    """Return the words that `parse_options` makes options of: of those that do not have their defaults.
+
+    Args:
+        options: an instance of a dataclass of options.
+        but: names of options to leave out.
+
+    >>> from records.config import VerifyOptions
+    >>> arguments(VerifyOptions(data="records")), arguments(VerifyOptions(data="records"), but=["data"])
+    (['--data=records'], [])
+    """
+    words = []
+    for field in dataclasses.fields(options):
+        value, flag = getattr(options, field.name), _flag(field.name)
+        if field.name in but or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{field.name}")
+        else:
+            words += [f"{flag}={each}" for each in (value if isinstance(value, tuple) else [value])]
+    return words
+
+
 def _parse(prog: str, description: str, commands: Mapping[str, Command], argv: Sequence[str]) -> tuple[Command, Any]:
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, commands))
@@ -195,7 +218,7 @@ def _parse(prog: str, description: str, commands: Mapping[str, Command], argv: S
 
 def _add(group: Any, field: Any, kind: Any) -> None:
     """Add one field to its group. Defaults stay with the dataclass: an option not given is absent from the result."""
-    flags = [f"-{field.name}" if len(field.name) == 1 else f"--{field.name}"]
+    flags = [_flag(field.name)]
     unset = field.default is False or field.default in (None, "", ())  # 0 is a value, and equal to False
     shown = "" if unset else f" (default: {_word(field.default)})"
     keywords: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
@@ -212,6 +235,10 @@ def _add(group: Any, field: Any, kind: Any) -> None:
         if many:
             keywords.update(nargs="+", action="extend")  # given twice, neither is lost
     group.add_argument(*flags, **keywords)
+
+
+def _flag(name: str) -> str:
+    return f"-{name}" if len(name) == 1 else f"--{name}"
 
 
 def _require_decoded(word: Any, name: str) -> None:

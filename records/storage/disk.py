@@ -214,6 +214,7 @@ def explained(path: str, error: OSError) -> RemaskError:
         "ENOSPC": "free some space, or write to another disk",
         "EFBIG": "a limit of this process or of the disk is reached: raise it, or write to another disk",
         "EDQUOT": "the quota of this user is used up: free some space, or write to another disk",
+        "EMFILE": "raise the limit of open files, with 'ulimit -n'",
         "EACCES": "give this user the right to it, or choose another path",
         "EROFS": "choose a folder that can be written to",
     }

@@ -321,16 +321,45 @@ def test_a_full_disk_says_up_to_which_step_the_run_is_saved_and_what_to_do(optio
     with pytest.raises(RemaskError, match="no space left on device") as refused:
         train(run, on_steps=fill)
     said = str(refused.value)
-    assert (f"saved up to {saved}; " if saved else "Nothing had been saved yet; ") in said
-    assert "free some space and run the same command again" in said
+    kept = f"saved up to {saved};" if saved else "Nothing had been saved yet;"
+    must_name(
+        said, str(full).replace(f".{disk.PROCESS}.partial", ":"), kept, "free some space", "run the same command again"
+    )
+    assert ("to continue from there" in said) == bool(saved)
     assert len(said.split("free some space")) == 2
     full.unlink(missing_ok=True)
     assert train(run) == 0
 
 
+def test_a_file_that_may_not_grow_is_not_a_disk_without_space(options, tmp_path):
+    """As where 'ulimit -f' is reached, which Python answers with an error."""
+    limited = """
+import resource, signal, sys
+from trainer import __main__
+from records.console.command_line import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main("trainer", "", __main__.COMMANDS))
+"""
+    run = replace(options, run_dir=str(tmp_path), train_steps=8, eval_every=8, checkpoint_every=8)
+    done = processes.run(command(run, ("-c", limited)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1, done.stderr
+    must_name(
+        done.stderr.splitlines()[-1],
+        f"error: {tmp_path}/checkpoints/step-00000008/state.npz: file too large.",
+        "Nothing had been saved yet;",
+        "a limit of this process or of the disk is reached: raise it",
+        "run the same command again",
+    )
+    assert "free some space" not in done.stderr
+    assert "from there" not in done.stderr
+
+
 KILLED_IN_EXPORT = """
 import os, signal, sys, time
-from trainer import __main__, bridge
+from trainer import __main__
+from trainer.models import bridge
 from records.console.command_line import main
 
 def write_checkpoint(*arguments):

@@ -3,19 +3,21 @@
 Nothing is trained or written. What one check finds does not keep the others from looking.
 """
 
-import contextlib
+import dataclasses
 import errno
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from records import paths, storage
+from records.console import command_line
 from records.console.command_line import make_option
 from records.errors import RemaskError
 from records.format.reader import DataSet, open_data_set
-from trainer.config import GLOBAL_BATCH_SIZE, DoctorOptions, ModelConfig, TrainOptions, is_remote_tpu
+from trainer.config import GLOBAL_BATCH_SIZE, DoctorOptions, ModelConfig, TrainOptions, is_remote_tpu, usual_dtype
 from trainer.devices import versions
 from trainer.input import memory
 from trainer.start import start_tensorflow
@@ -23,6 +25,7 @@ from trainer.start import start_tensorflow
 _Found = TypeVar("_Found")
 
 _NEEDS = ("remask", "tensorflow", "tensorflow-tpu", "keras", "apache-beam", "google-cloud-storage")
+_NAMED_BY_MAKE = ("data", "model", "run_dir", "tpu", "zone", "project")
 _CHECKPOINT_BYTES = 12  # of a parameter: its value and its two moments
 _TRAIN_BYTES = 16  # and its gradient
 _CHECKPOINTS = 4  # the two newest, the best, and one that is being written
@@ -52,25 +55,41 @@ def main(options: DoctorOptions) -> int:
     for finding in findings(options):
         print(finding, flush=True)
         wrong += not finding.is_ok
-    asked = (
-        {}
-        if wrong
-        else {
-            "DATA": options.data,
-            "MODEL": _model_to_name(options),
-            "RUN": options.run_dir,
-            "TPU": options.tpu,
-            "ZONE": options.zone,
-            "PROJECT": options.project,
-        }
-    )
-    given = [make_option(name, value) for name, value in asked.items() if value]
-    print(f"{wrong} to mend; each line says how" if wrong else f"all is well; next: {' '.join(['make train', *given])}")
+    print(f"{wrong} to mend; each line says how" if wrong else f"all is well; next: {_next(options)}")
     return int(wrong > 0)
+
+
+def _next(options: DoctorOptions) -> str:
+    """Return the command that trains what was looked at: with the options of the run, where there is one."""
+    from trainer.run import runs
+
+    found = runs.to_resume(_run_dir(options), say=_nothing) if options.data or options.run_dir else None
+    run = found.run.options if found else TrainOptions()
+    model, usual = options.model or run.model, usual_dtype(options.tpu)
+    asked = {
+        "DATA": options.data or (run.data if found else ""),
+        "MODEL": "" if model == TrainOptions.model else model,
+        "RUN": options.run_dir,
+        "TPU": options.tpu,
+        "ZONE": options.zone,
+        "PROJECT": options.project,
+    }
+    others = dataclasses.replace(run, dtype="" if run.dtype == usual else run.dtype)
+    asked["ARGS"] = shlex.join(command_line.arguments(others, but=_NAMED_BY_MAKE))
+    return " ".join(["make train", *(make_option(name, value) for name, value in asked.items() if value)])
+
+
+def _nothing(line: str) -> None:
+    """Say nothing: a finding has."""
 
 
 def findings(options: DoctorOptions) -> Iterator[Finding]:
     """Yield what the checks find: the quick ones first, for TensorFlow may be what is wrong."""
+    if options.run_dir and not options.data:
+        data, finding = _guarded("run", _begun, options.run_dir)
+        if data or not finding.is_ok:
+            yield finding
+        options = dataclasses.replace(options, data=data or "")
     yield from _versions()
     for bucket in dict.fromkeys(paths.parts(path)[0] for path in _places(options) if storage.is_remote(path)):
         yield _said("bucket", _bucket, bucket)
@@ -156,25 +175,27 @@ def _data(folder: str) -> tuple[DataSet, str]:
 def _model(options: DoctorOptions, data_set: DataSet) -> tuple[ModelConfig, str]:
     """Return the model that would be trained: that of the run, where there is one to be continued."""
     from trainer.models import pretrained, tensors
-    from trainer.run import checkpoint, checks, runs
+    from trainer.run import checks, export, runs
 
-    name, run_dir = options.model, _run_dir(options)
-    if saved := checkpoint.paths(runs.checkpoints(run_dir)):
-        run = runs.existing(run_dir)
+    run_dir, said = _run_dir(options), list[str]()
+    if found := runs.to_resume(run_dir, say=said.append):
+        run, step = found.run, found.step
         if run.manifest != data_set.manifest.digest():
             raise RemaskError(f"{run_dir}: holds a run on other data, {run.options.data}; give another RUN")
-        if name not in (DoctorOptions.model, run.options.model):
+        if options.model not in ("", run.options.model):
             raise RemaskError(
-                f"{run_dir}: holds a run of model {run.options.model}, asked for {name}; give "
+                f"{run_dir}: holds a run of model {run.options.model}, asked for {options.model}; give "
                 f"{make_option('MODEL', run.options.model)} to continue it, or another RUN"
             )
         checks.check_data(data_set, run.model, name=run.options.model)
         checks.check_split(data_set, "train")
-        step = checkpoint.step_of(saved[-1])
-        return run.model, (
-            f"{run.options.model}: {run.model.parameters:,} parameters, of the run in {run_dir}, which goes on after "
-            f"step {step}"
-        )
+        does = f"goes on after step {step}"
+        if step == run.options.train_steps:
+            is_final = export.is_final(runs.export(run_dir), found)
+            does = f"is finished, after {step} steps" + ("" if is_final else "; only its export is not made yet")
+        text = f"{run.options.model}: {run.model.parameters:,} parameters, of the run in {run_dir}, which {does}"
+        return run.model, ". ".join([text, *said])
+    name = options.model or TrainOptions.model
     start = pretrained.find(name, data=data_set.tokenizer)
     config = start.config
     if start.weights and not storage.is_remote(start.weights):  # all of it would have to be fetched
@@ -190,16 +211,12 @@ def _run_dir(options: DoctorOptions) -> str:
     return options.run_dir or f"{options.data.rstrip('/')}-run"
 
 
-def _model_to_name(options: DoctorOptions) -> str:
-    """Return what the next command has to say of the model; "" where it is the usual one."""
-    from trainer.run import checkpoint, runs
+def _begun(run_dir: str) -> tuple[str, str]:
+    """Return the data of the run in a folder, "" where there is none yet."""
+    from trainer.run import runs
 
-    name = options.model
-    if options.data and name == DoctorOptions.model:
-        with contextlib.suppress(RemaskError):  # which a finding has told
-            if checkpoint.paths(runs.checkpoints(_run_dir(options))):
-                name = runs.existing(_run_dir(options)).options.model
-    return "" if name == DoctorOptions.model else name
+    found = runs.to_resume(run_dir, say=_nothing)
+    return (found.run.options.data, f"{run_dir}: a run on {found.run.options.data}") if found else ("", "")
 
 
 def _accelerator(tpu: str) -> tuple[Machines, str]:

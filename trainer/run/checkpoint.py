@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import keras
@@ -29,6 +29,7 @@ STATE_NPZ = "state.npz"
 CHECKPOINT_JSON = "checkpoint.json"
 
 State = Mapping[str, NDArray[Any]]
+_Read = TypeVar("_Read")
 
 # OSError: an archive that leads to a place before its begin; what the disk says itself, storage has explained.
 # RuntimeError: one bit of a zip archive's header makes it encrypted, or of a version to come.
@@ -223,10 +224,19 @@ def latest(folder: str, *, say: Callable[[str], None]) -> tuple[Checkpoint, Stat
         RemaskError: there are checkpoints, and all of them are damaged; or one cannot be read, for whatever else
             reason: to go on from the one before would be to do again what is done.
     """
+    return _newest(folder, read, say=say)
+
+
+def latest_json(folder: str, *, say: Callable[[str], None]) -> Checkpoint | None:
+    """Read what the newest checkpoint says of itself, as `latest` does, but without its state."""
+    return _newest(folder, read_json, say=say)
+
+
+def _newest(folder: str, read_at: Callable[[str], _Read], *, say: Callable[[str], None]) -> _Read | None:
     found = paths(folder)
     for path in reversed(found):
         try:
-            return read(path)
+            return read_at(path)
         except Damaged as error:
             say(f"WARNING: {error}. Trying the checkpoint before")
     if found:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -9,11 +10,16 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from records import storage
-from records.errors import Full, RemaskError
+from records.errors import RemaskError
 from records.format.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
 from trainer.input.data import most_memory
 from trainer.input.memory import GIB
+
+_LIMITS = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE)}
+_OF_THE_SYSTEM = re.compile(  # behind where in TensorFlow it happened
+    rf"(?:\{{\{{[^{{}}]*\}}\}} )*(.+?); ({'|'.join(map(re.escape, _LIMITS))})(?:\n| \[|$)", re.DOTALL
+)
 
 
 def check_data(data_set: DataSet, config: ModelConfig, *, name: str) -> None:
@@ -89,7 +95,7 @@ def check_memory(data_set: DataSet, *, shuffle_examples: int, free: int | None) 
 
 @contextlib.contextmanager
 def errors_explained(data_set: DataSet, *, saved: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn what TensorFlow raises into words for the user: a damaged shard of a data set, or no memory left.
+    """Turn what TensorFlow raises into words for the user: a damaged shard, a full disk, or no memory left.
 
     Args:
         data_set: that is read.
@@ -97,22 +103,24 @@ def errors_explained(data_set: DataSet, *, saved: Callable[[], bool] = lambda: F
     """
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        if full := re.search(r"([^{}]+); No space left", error.message):  # behind where in TensorFlow it happened
-            said = f"{full[1].strip()}: no space left on device"
-            raise Full(said, "free some space, then run the same command again") from error
+    except tf.errors.OpError as error:
+        raise _explained(error, data_set, saved=saved) from error
+
+
+def _explained(error: tf.errors.OpError, data_set: DataSet, *, saved: Callable[[], bool]) -> Exception:
+    """Return an error in words for the user; itself where there are none."""
+    if system := _OF_THE_SYSTEM.match(error.message):
+        return storage.explained(system[1], OSError(_LIMITS[system[2]], system[2]))
+    if isinstance(error, tf.errors.ResourceExhaustedError):
         smaller = "give a smaller global_batch_size"
         if saved():
             smaller = f"continue this run on more devices, or begin another RUN and {smaller}"
-        raise RemaskError(f"the device has no memory left for a batch of this size; {smaller}") from error
-    except tf.errors.OpError as error:
-        shard = _shard_in(error.message, data_set)
-        if isinstance(error, tf.errors.PermissionDeniedError) and shard and not storage.is_remote(shard):
-            raise storage.explained(shard, PermissionError(errno.EACCES, "permission denied")) from error
-        explained = damaged(data_set.folder, error)
-        if explained and (shard or not isinstance(error, tf.errors.NotFoundError)):
-            raise explained from error
-        raise
+        return RemaskError(f"the device has no memory left for a batch of this size; {smaller}")
+    shard = _shard_in(error.message, data_set)
+    if isinstance(error, tf.errors.PermissionDeniedError) and shard and not storage.is_remote(shard):
+        return storage.explained(shard, PermissionError(errno.EACCES, "permission denied"))
+    explained = damaged(data_set.folder, error)
+    return explained if explained and (shard or not isinstance(error, tf.errors.NotFoundError)) else error
 
 
 def _shard_in(message: str, data_set: DataSet) -> str:

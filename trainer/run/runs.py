@@ -61,26 +61,45 @@ def resume(
         RemaskError: the run has other options or other data, its newest checkpoint cannot be read or all are damaged;
             it has some and no `run.json`, or an exported model and none.
     """
-    folder = checkpoints(options.run_dir)
-    found = checkpoint.paths(folder)
-    if not found:
-        if is_complete(export(options.run_dir)):
-            raise RemaskError(
-                f"{options.run_dir}: found an exported model and no checkpoints, so this run cannot be continued; give "
-                f"another RUN to begin a new one, or remove {options.run_dir}"
-            )
-        return None
-    run = load(options.run_dir)
+    run = _begun(options.run_dir)
     if run is None:
-        raise RemaskError(
-            f"{options.run_dir}: found checkpoints ({len(found)}) and no {RUN_JSON}; copy that file back, which "
-            f"says what they belong to, or remove {folder} to start the run again"
-        )
+        return None
     check_continues(options.run_dir, run, options=options, manifest_digest=manifest_digest)
-    latest = checkpoint.latest(folder, say=say)
+    latest = checkpoint.latest(checkpoints(options.run_dir), say=say)
     if latest:  # each checkpoint says it, too, and its weights are those of what that says
         check_continues(options.run_dir, latest[0].run, options=options, manifest_digest=manifest_digest)
     return latest
+
+
+def to_resume(run_dir: str, *, say: Callable[[str], None]) -> Checkpoint | None:
+    """Return what `resume` would go on from, with the run's own options and data; its state is not read.
+
+    Raises:
+        RemaskError: whatever the options are, `resume` would refuse them.
+    """
+    run = _begun(run_dir)
+    if run is None:
+        return None
+    latest = checkpoint.latest_json(checkpoints(run_dir), say=say)
+    if latest:
+        check_continues(run_dir, latest.run, options=run.options, manifest_digest=run.manifest)
+    return latest
+
+
+def _begun(run_dir: str) -> Run | None:
+    """Return the run in a folder, if it has a checkpoint to go on from.
+
+    Raises:
+        RemaskError: there are checkpoints and no `run.json`, or an exported model and no checkpoints.
+    """
+    if checkpoint.paths(checkpoints(run_dir)):
+        return existing(run_dir)
+    if is_complete(export(run_dir)):
+        raise RemaskError(
+            f"{run_dir}: found an exported model and no checkpoints, so this run cannot be continued; give "
+            f"another RUN to begin a new one, or remove {run_dir}"
+        )
+    return None
 
 
 def load(run_dir: str) -> Run | None:
@@ -102,10 +121,16 @@ def existing(run_dir: str) -> Run:
     """Return the run in a folder.
 
     Raises:
-        RemaskError: there is none, or `run.json` is damaged.
+        RemaskError: there is none, or `run.json` is damaged, or lost.
     """
     run = load(run_dir)
     if run is None:
+        folder = checkpoints(run_dir)
+        if found := checkpoint.paths(folder):
+            raise RemaskError(
+                f"{run_dir}: found checkpoints ({len(found)}) and no {RUN_JSON}; copy that file back, which "
+                f"says what they belong to, or remove {folder} to start the run again"
+            )
         raise RemaskError(
             f"{run_dir}: no {RUN_JSON}, so this is not a run; make one with 'make train {make_option('RUN', run_dir)}'"
         )

@@ -62,6 +62,23 @@ numbers:
 """
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, 0),
+        ({"fast": True, "tidy_up": False, "seed": 0}, 3),
+        ({"name": "-x --fast", "files": ("-a", "b c", ""), "n": -1, "rate": 1e-7, "max_length": 8}, 7),
+    ],
+)
+def test_the_words_that_make_options(given, words):
+    options = Options(**given)
+    said = command_line.arguments(options)
+    assert len(said) == words
+    assert parse_options(Options, said, prog="prog") == options
+    kept = dataclasses.replace(options, fast=False, name="")
+    assert parse_options(Options, command_line.arguments(options, but=("fast", "name")), prog="prog") == kept
+
+
 def run(options: Options) -> int:
     """Do what the name says, so that every end of a command can be had."""
     match options.name:

@@ -1,18 +1,24 @@
+import dataclasses
+import json
 import os
+import shlex
 import shutil
 import socket
 
 import pytest
 
+from records.console import command_line
 from records.errors import RemaskError
 from records.format.reader import open_data_set
 from tests.cloud import tpu_api
 from tests.records import made as records
 from tests.said import must_name
 from trainer.commands import doctor
-from trainer.config import DoctorOptions, ModelConfig
+from trainer.config import DoctorOptions, ModelConfig, TrainOptions
 from trainer.devices.versions import Distribution, conflicts
 from trainer.models.model import BertMaskedLM
+from trainer.run import checkpoint, runs
+from trainer.train import train
 
 
 def lines(**options):
@@ -203,17 +209,92 @@ def test_of_a_run_that_is_there_its_own_model_is_looked_at(tiny_data_set, traine
     assert lines(data=tiny_data_set, run_dir=trained_run)["model"].startswith(
         f"ok   model        {run_options.model}: 3,"
     )
-    assert doctor.main(DoctorOptions(data=tiny_data_set, run_dir=trained_run)) == 0
-    assert f"MODEL={run_options.model} RUN={trained_run}\n" in capsys.readouterr().out
-    other = lines(data=tiny_data_set, run_dir=trained_run, model="tiny")["model"]
-    assert other.startswith(
-        f"NOT  model        {trained_run}: holds a run of model {run_options.model}, asked for tiny;"
-    )
+    for model in ("tiny", TrainOptions.model):
+        must_name(
+            lines(data=tiny_data_set, run_dir=trained_run, model=model)["model"],
+            f"NOT  model        {trained_run}: holds a run of model {run_options.model}",
+            f"asked for {model}",
+            f"MODEL={run_options.model}",
+        )
+
+
+def test_the_next_command_is_one_that_train_does_not_refuse(trained_run, run_options, tmp_path, capsys):
+    """Also where only the run is named: its data is looked at, and the options are those that it has."""
+    assert doctor.main(DoctorOptions(run_dir=trained_run)) == 0
+    said, command = capsys.readouterr().out.rsplit("next: make train ", 1)
+    assert f"ok   run          {trained_run}: a run on {run_options.data}\n" in said
+    assert "ok   model" in said
+    variables = dict(word.split("=", 1) for word in shlex.split(command))
+    assert variables.keys() == {"DATA", "MODEL", "RUN", "ARGS"}
+    argv = ["--data", variables["DATA"], "--model", variables["MODEL"], "--run_dir", variables["RUN"]]
+    asked = command_line.parse_options(TrainOptions, [*argv, *shlex.split(variables["ARGS"])], prog="train")
+    assert asked == dataclasses.replace(run_options, dtype="")
+    assert train(asked) == 0
+    assert "this run is finished" in capsys.readouterr().out
+
+
+def test_what_the_next_command_computes_with_is_said_where_it_is_not_the_usual(trained_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    edit(run / "run.json", lambda held: held["options"].update(dtype="mixed_bfloat16"))
+    newest = checkpoint.paths(runs.checkpoints(str(run)))[-1]
+    held = checkpoint.read_json(newest).run
+    other = dataclasses.replace(held, options=dataclasses.replace(held.options, dtype="mixed_bfloat16"))
+    shutil.rmtree(run / "checkpoints")
+    checkpoint.save(f"{run}/checkpoints", checkpoint.Checkpoint(40, other, ()), {})
+    assert doctor.main(DoctorOptions(run_dir=str(run))) == 0
+    assert "--dtype=mixed_bfloat16" in capsys.readouterr().out
+
+
+def edit(path, change):
+    held = json.loads(path.read_text())
+    change(held)
+    path.write_text(json.dumps(held))
+
+
+@pytest.mark.parametrize("named", ["data and run", "run"])
+@pytest.mark.parametrize(
+    ("damage", "names"),
+    [
+        (lambda run: shutil.rmtree(run / "checkpoints"), ("an exported model and no checkpoints", "another RUN")),
+        (lambda run: (run / "run.json").unlink(), ("checkpoints (2) and no run.json", "copy that file back")),
+        (
+            lambda run: edit(run / "run.json", lambda held: held["options"].update(seed=5)),
+            ("seed: run has 0, asked for 5",),
+        ),
+        (
+            lambda run: [path.write_text("{}") for path in run.glob("checkpoints/*/checkpoint.json")],
+            ("all 2 checkpoints are damaged",),
+        ),
+    ],
+    ids=["no checkpoints", "no run.json", "another run.json", "damaged"],
+)
+def test_what_train_refuses_to_continue_is_not_well(tiny_data_set, trained_run, tmp_path, named, damage, names):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    damage(run)
+    found = lines(data="" if named == "run" else tiny_data_set, run_dir=str(run))
+    said = found["run" if named == "run" else "model"]
+    must_name(said, "NOT", *names)
+    assert str(run) in said
+
+
+def test_what_is_still_to_be_done_of_a_run_is_said(tiny_data_set, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    of = f", of the run in {run}, which "
+    assert lines(data=tiny_data_set, run_dir=str(run))["model"].endswith(f"{of}is finished, after 40 steps")
+    (run / "export" / "README.md").unlink()
+    must_name(lines(data=tiny_data_set, run_dir=str(run))["model"], f"{of}is finished, after 40 steps", "export")
+    newest = run / "checkpoints" / "step-00000040" / "checkpoint.json"
+    newest.write_text("{}")
+    must_name(lines(data=tiny_data_set, run_dir=str(run))["model"], "ok", f"{of}goes on after step 20", str(newest))
 
 
 def test_the_run_that_make_names_is_looked_at_unless_another_is_given(tiny_data_set, trained_run, tmp_path):
     (tmp_path / "data").symlink_to(tiny_data_set)
     (tmp_path / "data-run").symlink_to(trained_run)
     assert (
-        f", of the run in {tmp_path}/data-run, which goes on after step 40" in lines(data=f"{tmp_path}/data")["model"]
+        f", of the run in {tmp_path}/data-run, which is finished, after 40 steps"
+        in lines(data=f"{tmp_path}/data")["model"]
     )

@@ -88,11 +88,27 @@ def test_empty_split(data_set, split, fraction, names):
             ("the device", "no memory left", "a smaller global_batch_size"),
         ),
         (
-            tf.errors.ResourceExhaustedError(None, None, "{{node Flush}} out/my events; No space left on device"),
-            ("out/my events: no space left", "free some space", "run the same command again"),
+            tf.errors.ResourceExhaustedError(
+                None,
+                None,
+                "{{node Flush}} {{node B}} out/{a}; b/{{c}}/my events; No space left on device\n\tFailed to",
+            ),
+            ("out/{a}; b/{{c}}/my events: no space left on device;", "free some space"),
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "out/events; Disk quota exceeded [Op:WriteSummary]"),
+            ("out/events: disk quota exceeded;", "the quota of this user", "free some space"),
+        ),
+        (
+            tf.errors.OutOfRangeError(None, None, "{{node Flush}} out/events; File too large"),
+            ("out/events: file too large;", "a limit of this process or of the disk", "raise it"),
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "out/a.tfrecord; Too many open files"),
+            ("out/a.tfrecord: too many open files;", "'ulimit -n'"),
         ),
     ],
-    ids=["damaged", "gone", "denied", "memory", "disk"],
+    ids=["damaged", "gone", "denied", "memory", "disk", "quota", "size", "files"],
 )
 def test_what_tensorflow_raises_is_explained(data_set, error, said):
     error._message = error.message.replace("{folder}", data_set.folder)
