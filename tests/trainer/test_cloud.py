@@ -12,10 +12,10 @@ from records.errors import RemaskError
 from records.format import reader
 from tests.said import must_name
 from trainer import cloud as gcs_client
-from trainer.commands import evaluate, fill_mask
+from trainer.commands import evaluate, export, fill_mask
 from trainer.config import EvaluateOptions, ExportOptions, FillMaskOptions, TrainOptions
 from trainer.input.data import eval_batches
-from trainer.run import checkpoint, export, runs
+from trainer.run import checkpoint, runs
 from trainer.run.checks import errors_explained
 from trainer.train import train
 

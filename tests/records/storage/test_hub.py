@@ -81,7 +81,8 @@ def fetched(
 ) -> subprocess.CompletedProcess[str]:
     program = """
         import json, sys
-        from records import errors, hub
+        from records import errors
+        from records.storage import hub
         files, needs = json.loads(sys.argv[2])
         try:
             print(hub.fetch(sys.argv[1], files, needs=needs))
