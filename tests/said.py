@@ -9,8 +9,8 @@ import re
 def must_name(text: str, *parts: str) -> None:
     """Check that a text names each of these, one after the other.
 
-    Each counts where it stands as a whole: `found 7` is not in `found 70`, `found 7,000` or `found 7.5`, and neither is
-    `out` in `out/records`.
+    Each counts where it stands as a whole: `found 7` is not in `found 70`, `found 7,000` or `found 7.5`, nor `found 7,`
+    in the second of these, and neither is `out` in `out/records`.
 
     Raises:
         AssertionError: one is missing, or stands before those that are to come first; with the text and that part.
@@ -46,5 +46,9 @@ def one_line(said: str) -> str:
 
 def _whole(part: str) -> re.Pattern:
     before = r"(?<![\w.,/-])" if re.match(r"[\w/]", part) else ""
-    after = r"(?![.,/-]?\w)" if re.search(r"\w$", part) else ""
+    after = ""
+    if re.search(r"\w$", part):
+        after = r"(?![.,/-]?\w)"
+    elif re.search(r"\d[.,]$", part):  # of a number, as far as a digit follows
+        after = r"(?!\d)"
     return re.compile(before + re.escape(part) + after)

@@ -13,6 +13,8 @@ TEXT = "out/a.csv, row 3: found -7 of 1,024 bytes, expected 9.5; run 'make recor
         ("out/a.csv, row 3:", "found -7", "expected 9.5", "'make records CSV=a.csv OUT=out'"),
         ("row 3", "-7", "1,024 bytes", "9.5", "make records CSV=a.csv OUT=out"),
         ("7", "7"),
+        ("found -7; 7 7,", "of 1,024"),
+        ("out/a.", ", row 3"),
     ],
 )
 def test_the_words_between_are_free(parts):
@@ -29,6 +31,8 @@ def test_the_words_between_are_free(parts):
         (("found 7",), "found 7"),
         (("7 of",), "7 of"),
         (("of 1",), "of 1"),
+        (("of 1,",), "of 1,"),
+        (("expected 9.",), "expected 9."),
         (("024 bytes",), "024 bytes"),
         (("expected 9",), "expected 9"),
         (("5; run",), "5; run"),

@@ -58,6 +58,7 @@ def train(
         return _train(options, place, strategy=strategy, on_steps=on_steps, say=_nothing, check_lock=lambda: None)
     with folder_lock.held(options.run_dir, what="run", instead="choose another folder with RUN=") as lock:
         storage.remove_partial(options.run_dir)
+        export.prepare(runs.export(options.run_dir))
         return _train(options, place, strategy=strategy, on_steps=on_steps, say=print, check_lock=lock.check)
 
 
@@ -86,8 +87,7 @@ def _train(
     filled = probes.choose(options.probes, data_set, longest=config.max_position_embeddings)
     example = probes.example(filled, data_set.tokenizer)
     if found and found[0].step == options.train_steps and export.is_final(runs.export(options.run_dir), found[0]):
-        ending = _next(options, example)
-        say(f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{ending}")
+        say(_finished(options, example))
         return 0
 
     if not is_remote_tpu(options.tpu):  # whose own hosts read
@@ -174,8 +174,12 @@ def _train(
                     saved=saved,
                     example=example,
                 )
-            except KeyboardInterrupt:
-                say(f"all {options.train_steps} steps are saved; run the same command again to export the model")
+            except KeyboardInterrupt:  # the export may be whole: signals wait while its files get their names
+                last = Checkpoint(session.step, run, tuple(session.evaluations))
+                if export.is_final(runs.export(options.run_dir), last):
+                    say(_finished(options, example))
+                else:
+                    say(f"all {options.train_steps} steps are saved; run the same command again to export the model")
                 raise
             seconds = time.monotonic() - began
             print(conclusion(options, session.evaluations, exported=saved.step, seconds=seconds, example=example))
@@ -272,6 +276,10 @@ def _progress(options: TrainOptions, at: Checkpoint, check_lock: Callable[[], No
         evaluated=[each.step for each in at.evaluations],
         check_lock=check_lock,
     )
+
+
+def _finished(options: TrainOptions, example: str) -> str:
+    return f"{options.run_dir}: this run is finished, after {options.train_steps} steps\n{_next(options, example)}"
 
 
 def _next(options: TrainOptions, example: str) -> str:

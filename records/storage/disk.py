@@ -183,6 +183,18 @@ def concatenate(parts: Sequence[str], path: str) -> None:
                 shutil.copyfileobj(source, file, _CHUNK)
 
 
+def move(names: Sequence[str], folder: str, to: str) -> None:
+    """Move files from one folder to another on the same disk, in place of those that are there.
+
+    They go one after the other: a crash leaves none in its new place without those before it.
+    """
+    for name in names:
+        target = local(to) / name
+        with explaining(str(target)):
+            (local(folder) / name).replace(target)
+            _sync(target.parent)
+
+
 def remove(path: str, *, generation: int | None = None) -> None:
     """Remove a file, or a folder with all it holds; with a generation, only a file that still has that one."""
     target = local(path)

@@ -18,7 +18,7 @@ from records.errors import RemaskError
 from records.format import manifest
 from records.format.reader import open_data_set
 from records.storage import disk, folder_lock
-from tests import processes
+from tests import moments, processes
 from tests.cloud import metadata
 from tests.said import must_name
 from tests.trainer import made
@@ -208,6 +208,20 @@ def test_finished_run_says_so(whole, capsys):
     )
 
 
+def test_what_a_killed_export_has_left_is_removed_also_where_nothing_else_is_to_be_done(whole, tmp_path, capsys):
+    run = replace(whole[0], run_dir=str(tmp_path / "run"))
+    shutil.copytree(whole[0].run_dir, run.run_dir)
+    left = Path(run.run_dir, "export", ".remask-export.0123abcd.partial")
+    left.mkdir()
+    (left / "model.safetensors").write_text("half")
+    half = Path(run.run_dir, "export", "config.json.0123abcd.partial")
+    half.write_text("half")
+    assert train(run) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert not left.exists()
+    assert not half.exists()
+
+
 def test_finished_run_whose_export_was_cut_short_exports_again(whole, tmp_path, capsys):
     run, _, _ = whole
     weights = Path(run.run_dir, "export", "model.safetensors")
@@ -381,6 +395,20 @@ def test_sigterm_in_the_export_ends_as_it_does_in_training(options, tmp_path):
     assert not runs.is_complete(f"{tmp_path}/export")
     assert train(run) == 0
     assert runs.is_complete(f"{tmp_path}/export")
+
+
+@pytest.mark.parametrize(("moment", "is_whole"), [("export.py:card", False), ("disk.py:move", True)])
+def test_an_interrupt_in_the_export_says_whether_the_model_is_exported(whole, tmp_path, capsys, moment, is_whole):
+    run = replace(whole[0], run_dir=str(tmp_path / "run"))
+    shutil.copytree(whole[0].run_dir, run.run_dir)
+    shutil.rmtree(Path(run.run_dir, "export"))
+    with moments.signalled(signal.SIGINT, moment, "call") as sent, pytest.raises(KeyboardInterrupt):
+        train(run)
+    assert sent
+    said = capsys.readouterr().out
+    assert runs.is_complete(runs.export(run.run_dir)) == is_whole
+    assert ("run the same command again to export the model" in said) == (not is_whole)
+    assert (f"this run is finished, after 24 steps\nmodel    {run.run_dir}/export\n" in said) == is_whole
 
 
 def test_other_options_are_refused_with_the_difference(whole):

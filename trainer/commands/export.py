@@ -5,7 +5,7 @@ from records.console.command_line import make_option
 from records.errors import RemaskError
 from records.format import manifest as manifests
 from records.format.reader import open_data_set
-from records.paths import is_same
+from records.paths import is_partial, is_same
 from records.storage import folder_lock
 from records.tokenizer import loading
 from records.tokenizer.artifact import TokenizerArtifact
@@ -57,8 +57,12 @@ def _example(data: str, artifact: TokenizerArtifact, run: Run) -> str:
 
 
 def _check_free(folder: str) -> None:
-    """Refuse a folder outside the run that holds files and no card of ours: they may be anybody's model or data set."""
-    found = sorted(name for name in storage.files(folder) if not name.startswith("."))
+    """Refuse a folder outside the run that holds anything and no card of ours: it may be anybody's model or data."""
+    found = sorted(
+        name
+        for name in (*storage.files(folder), *storage.folders(folder))
+        if name != folder_lock.LOCK and not is_partial(name)
+    )
     if found and runs.CARD not in found:
         raise RemaskError(
             f"{folder}: holds {found[0]}{' and more' if found[1:] else ''}, and no {runs.CARD} of an export, which "

@@ -13,14 +13,19 @@ from records.console import interrupts
 from records.errors import RemaskError
 from records.format import manifest as manifests
 from records.format.manifest import Manifest
-from records.tokenizer.artifact import TokenizerArtifact
+from records.paths import is_partial, partial
+from records.storage import disk
+from records.tokenizer.artifact import TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, TokenizerArtifact
 from trainer.config import TrainOptions
 from trainer.models import bridge
+from trainer.models.pretrained import CONFIG_JSON
+from trainer.models.tensors import WEIGHTS
 from trainer.run import checkpoint, runs
 from trainer.run.checkpoint import Checkpoint
 
-_STAGED = ".export"
-"""Folder below that of an export for what is written and not yet whole."""
+_FILES = (CONFIG_JSON, WEIGHTS, TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, runs.CARD)
+_STAGED = ".remask-export"
+"""Begins the name of a folder below that of an export, for what is written and not yet whole."""
 _TAG = "- remask"  # in the front matter of a card: by it we know our own
 
 
@@ -58,10 +63,9 @@ def write(
     The caller sees to it that nobody else writes to the folder.
 
     Raises:
-        RemaskError: the folder has a README.md that is no card of ours.
+        RemaskError: it would replace what is not ours, or cannot be replaced.
     """
-    check_ours(folder)
-    storage.remove_partial(folder)
+    prepare(folder)
     with _published(folder) as staged:
         bridge.write_checkpoint(model, staged)
         artifact.save(staged)
@@ -81,17 +85,13 @@ def _published(folder: str) -> Iterator[str]:
         storage.write_bytes(card, unfinished)
         yield folder
         return
-    staged, is_new = storage.join(folder, _STAGED), not storage.exists(folder)
+    staged, is_new = partial(storage.join(folder, _STAGED), disk.PROCESS), not storage.exists(folder)
     with interrupts.held() as signals:
         try:
             with signals.let_through():
-                storage.remove(staged)  # of one who was killed
                 yield staged
-            names = sorted(storage.files(staged), key=lambda name: name == runs.CARD)  # the card last
             storage.write_bytes(card, unfinished)
-            for name in names:
-                with storage.explaining(storage.join(folder, name)):
-                    os.replace(storage.join(staged, name), storage.join(folder, name))
+            disk.move(_FILES, staged, folder)
         finally:
             storage.remove(staged)
             if is_new:
@@ -176,8 +176,44 @@ def _shown_options(options: TrainOptions) -> list[tuple[str, str]]:
     ]
 
 
+def prepare(folder: str) -> None:
+    """Remove what exports that were killed have left in a folder, and refuse one that cannot take another.
+
+    To be called by who holds its lock.
+
+    Raises:
+        RemaskError: as `check_ours` says; or in what was left is something that no export writes.
+    """
+    check_ours(folder)
+    storage.remove_partial(folder)
+    for name in storage.folders(folder):
+        if not (name.startswith(f"{_STAGED}.") and is_partial(name)):
+            continue
+        path = storage.join(folder, name)
+        others = [
+            each
+            for each in (*storage.folders(path), *storage.files(path))
+            if each not in _FILES and not is_partial(each)
+        ]
+        if others:
+            raise RemaskError(
+                f"{path}: an interrupted export has left it, and would be removed, but it holds {others[0]}, which no "
+                f"export writes; move that elsewhere"
+            )
+        storage.remove(path)
+
+
 def check_ours(folder: str) -> None:
-    """Refuse a folder whose README.md is no card of ours: it would be lost."""
+    """Refuse a folder whose README.md is no card of ours: it would be lost; or in which a folder is in the way.
+
+    Raises:
+        RemaskError: names what is there.
+    """
+    if in_the_way := [name for name in storage.folders(folder) if name in _FILES]:
+        raise RemaskError(
+            f"{storage.join(folder, in_the_way[0])}: found a folder, where an export writes a file; move it elsewhere, "
+            f"or export to another folder with OUT="
+        )
     path = storage.join(folder, runs.CARD)
     if storage.exists(path):
         head = storage.read_bytes(path).decode(errors="replace").partition("\n---\n")[0].splitlines()

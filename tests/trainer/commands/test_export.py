@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -20,16 +21,22 @@ from trainer.models.pretrained import find, read_weights
 from trainer.run import checkpoint
 from trainer.run.runs import is_complete
 
+FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
 
 def test_command_writes_what_the_run_wrote(trained_run, tmp_path, capsys):
     out = tmp_path / "again"
     main(ExportOptions(run_dir=trained_run, out=str(out)))
-    for file in ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+    for file in FILES:
         assert (out / file).read_bytes() == Path(trained_run, "export", file).read_bytes(), file
     assert capsys.readouterr().out == (
         f'exported step 40 to {out}; try: make fill-mask MODEL={out} TEXT="we saw the [MASK] again."\n'
     )
     assert '\nfill("we saw the [MASK] again.")\n' in (out / "README.md").read_text(encoding="utf-8")
+
+
+STAGED = f".remask-export.{disk.PROCESS}.partial"
+OTHERS = ".remask-export.0123abcd.partial"
 
 
 class _Fixed:
@@ -55,7 +62,7 @@ def test_a_full_disk_leaves_nothing_new(trained_run, tmp_path, monkeypatch, name
     before, open_write = content(earlier), disk.open_write
 
     def fills(path, **options):
-        if path.endswith(f".export/{name}"):  # from here on the real device behind this name is full
+        if path.endswith(f"/{STAGED}/{name}"):  # from here on the real device behind this name is full
             Path(path).parent.mkdir(exist_ok=True)
             Path(partial(path, disk.PROCESS)).symlink_to("/dev/full")
         return open_write(path, **options)
@@ -67,7 +74,7 @@ def test_a_full_disk_leaves_nothing_new(trained_run, tmp_path, monkeypatch, name
                 main(ExportOptions(run_dir=trained_run, out=str(out)))
     assert not new.exists()
     assert content(earlier) == before
-    assert not (earlier / ".export").exists()
+    assert not [each for each in earlier.iterdir() if each.is_dir()]
     main(ExportOptions(run_dir=trained_run, out=str(new)))
     assert content(new) == before
 
@@ -77,8 +84,9 @@ def test_an_export_that_is_interrupted_leaves_the_one_before(trained_run, tmp_pa
     main(ExportOptions(run_dir=trained_run, out=str(out)))
     before = content(out)
     (out / "config.json.0123abcd.partial").write_text("half of what one who was killed wrote")
-    (out / ".export").mkdir()
-    (out / ".export" / "vocab.txt").write_text("what one who was killed wrote")
+    (out / OTHERS).mkdir()
+    (out / OTHERS / "config.json").write_text("what one who was killed wrote")
+    (out / OTHERS / "model.safetensors.0123abcd.partial").write_text("half of what he wrote")
     with (
         moments.signalled(signal.SIGINT, "artifact.py:TokenizerArtifact.save", "return") as sent,
         pytest.raises(KeyboardInterrupt),
@@ -86,7 +94,7 @@ def test_an_export_that_is_interrupted_leaves_the_one_before(trained_run, tmp_pa
         main(ExportOptions(run_dir=trained_run, out=str(out)))
     assert sent
     assert content(out) == before
-    assert not (out / ".export").exists()
+    assert not [each for each in out.iterdir() if each.is_dir()]
 
 
 def test_an_export_into_the_run_that_is_interrupted_leaves_no_folder(trained_run, tmp_path):
@@ -113,13 +121,79 @@ def test_the_same_command_ends_what_was_interrupted(trained_run, tmp_path, monke
     assert is_complete(out.out)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt"])
+@pytest.mark.parametrize("name", [OTHERS, ".export"])
+@pytest.mark.parametrize("inside", ["notes", "x/y"])
+def test_what_no_export_writes_is_not_removed_with_what_an_export_has_left(trained_run, tmp_path, name, inside):
+    out = tmp_path / "out"
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    mine = out / name / inside
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (out / name / "config.json").write_text("{}")
+    before = content(out)
+    if name == OTHERS:
+        with pytest.raises(RemaskError) as refused:
+            main(ExportOptions(run_dir=trained_run, out=str(out)))
+        must_name(
+            str(refused.value), f"{out}/{name}:", f"holds {inside[0]}" if inside == "x/y" else "holds notes", "move"
+        )
+    else:
+        main(ExportOptions(run_dir=trained_run, out=str(out)))
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "README.md"])
+def test_a_folder_in_the_way_of_a_file_is_refused_before_anything_is_replaced(trained_run, tmp_path, name):
+    out = tmp_path / "out"
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    (out / name).unlink()
+    (out / name).mkdir()
+    (out / name / "mine").write_text("mine")
+    (out / "config.json").write_text("the one before")
+    before = content(out)
+    with pytest.raises(RemaskError) as refused:
+        main(ExportOptions(run_dir=trained_run, out=str(out)))
+    must_name(str(refused.value), f"{out}/{name}:", "found a folder", "move it", "OUT=")
+    assert content(out) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the test reads in /proc what a descriptor stands for")
+def test_each_file_of_an_export_outlasts_a_crash_before_the_card_has_its_name(trained_run, tmp_path, monkeypatch):
+    out, seen, fsync = tmp_path / "out", [], os.fsync
+
+    def spying(file):
+        fsync(file)
+        if os.readlink(f"/proc/self/fd/{file}") == str(out):
+            seen.append({each.name: is_complete(str(out)) for each in out.iterdir() if each.name in FILES})
+
+    monkeypatch.setattr(os, "fsync", spying)
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    whole = next(number for number, names in enumerate(seen) if any(names.values()))
+    assert seen[whole].keys() == seen[whole - 1].keys() == set(FILES)
+    assert not any(seen[whole - 1].values())
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", ".git", ".export", "data", ".env"])
 def test_a_folder_of_others_is_not_replaced(trained_run, tmp_path, name):
     """As a model of HuggingFace without a README.md, or a data set."""
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(RemaskError, match=rf"holds {name}, and no README\.md of an export.*another OUT"):
+    path = tmp_path / name
+    if name in (".git", ".export", "data"):
+        path.mkdir()
+        path /= "x"
+    path.write_text("mine")
+    with pytest.raises(RemaskError, match=rf"holds {re.escape(name)}, and no README\.md of an export.*another OUT"):
         main(ExportOptions(run_dir=trained_run, out=str(tmp_path)))
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+    assert content(tmp_path) == {str(path.relative_to(tmp_path)): b"mine"}
+
+
+def test_a_folder_in_which_only_a_killed_export_has_left_something_is_free(trained_run, tmp_path):
+    out = tmp_path / "out"
+    (out / OTHERS).mkdir(parents=True)
+    (out / OTHERS / "model.safetensors").write_text("half")
+    (out / ".lock").write_text("")
+    (out / "config.json.0123abcd.partial").write_text("half")
+    main(ExportOptions(run_dir=trained_run, out=str(out)))
+    assert sorted(content(out)) == sorted(FILES)
 
 
 def test_a_run_is_locked_by_whatever_name_it_is_called(trained_run, tmp_path):
