@@ -56,7 +56,7 @@ def main(options: RecordsOptions) -> int:
     _refuse_to_replace(options)
     if options.dry_run:
         return _rehearse(options)
-    with interrupts.held() as signals:
+    with interrupts.held(folder_lock.waiting(options.folder)) as signals:
         was_killed = _left_by_a_job(options.folder)
         lock = folder_lock.take(options.folder, what=_JOB, instead=_INSTEAD, take_over=options.overwrite)
         undo = _Undo(options, lock, signals, has_room=was_killed)

@@ -1,7 +1,6 @@
 """Runs the graph on Google Cloud Dataflow: what is submitted, and how it is watched."""
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+from apache_beam.runners.dataflow import dataflow_runner
 from apache_beam.utils.retry import PermanentException
 from google.api_core import exceptions, retry
 from google.auth.exceptions import GoogleAuthError
@@ -71,8 +70,18 @@ class Service:
 
     def state(self, job: str) -> str:
         """Return the state of a job: PENDING, RUNNING, DONE, FAILED and others."""
-        found = self._jobs.get_job(api.GetJobRequest(**self._where, job_id=job), **self._persistent)
-        return found.current_state.name.removeprefix("JOB_STATE_")
+        return _state(self._jobs.get_job(api.GetJobRequest(**self._where, job_id=job), **self._persistent))
+
+    def find(self, asked: api.Job) -> str:
+        """Return the id of a job that was asked for; "" where there is none."""
+        request = api.ListJobsRequest(**self._where, name=asked.name)
+        for job in self._jobs.list_jobs(request, **self._persistent):
+            # The service may keep to itself who has asked for a job. Of those that have not ended a name has one.
+            is_ours = job.client_request_id == asked.client_request_id
+            is_likely = not job.client_request_id and _state(job) not in _ENDED
+            if job.name == asked.name and (is_ours or is_likely):
+                return job.id
+        return ""
 
     def counters(self, job: str) -> dict[str, int]:
         """Return our own metrics of a job, by name; none where the service has none yet."""
@@ -181,15 +190,29 @@ def rehearse(build: Build, options: RecordsOptions) -> None:
     print("Dataflow would be given", *arguments, sep="\n  ")
 
 
-class _Runner(DataflowRunner):
+class _Unanswered(PermanentException):
+    """Nobody knows whether the service has taken the job: its last answer, or the lack of one, is the cause.
+
+    Beam does not ask again for what is permanent.
+    """
+
+
+class DataflowRunner(dataflow_runner.DataflowRunner):
     """Beam's, which holds signals back from when it asks for a job: whoever has not heard of one cannot tell of it.
 
-    Beam makes its client while it runs, and keeps it here.
+    It is called as Beam's is: by its name Beam knows which options to check. Beam makes its client while it runs, and
+    keeps it here.
+
+    Attributes:
+        asked: the job that the service was asked to take, if it was.
+        standard_error: file descriptor to which that is to go meanwhile.
     """
 
     def __init__(self, signals: Signals) -> None:
         super().__init__()
         self._signals, self._client = signals, None
+        self.asked: api.Job | None = None
+        self.standard_error = 2
 
     @property
     def dataflow_client(self) -> Any:
@@ -199,13 +222,36 @@ class _Runner(DataflowRunner):
     @dataflow_client.setter
     def dataflow_client(self, client: Any) -> None:
         submit, create = client.submit_job_description, client._jobs_client.create_job
-        client._jobs_client.create_job = functools.partial(create, timeout=PATIENCE)  # Beam would wait for ever
 
         def held_back(job: Any) -> Any:
-            self._signals.hold()
+            self._signals.hold("Dataflow, which is asked to take the job")
             return submit(job)
 
-        client.submit_job_description, self._client = held_back, client
+        def ask(request: api.CreateJobRequest) -> api.Job:
+            self.asked = request.job
+            with _standard_error_to(self.standard_error):
+                return _answer(create, request)
+
+        client.submit_job_description, client._jobs_client.create_job, self._client = held_back, ask, client
+
+
+def _answer(create: Callable[..., api.Job], request: api.CreateJobRequest) -> api.Job:
+    """Ask for a job for as long as for all else; the service takes it once, however often it is asked.
+
+    Raises:
+        GoogleAPICallError: the service refuses it.
+        _Unanswered: it may have it, or have refused what it had taken before.
+    """
+    doubts: list[Exception] = []
+    unwell = retry.if_exception_type(exceptions.ServiceUnavailable, exceptions.InternalServerError)
+    try:
+        again = retry.Retry(unwell, timeout=PATIENCE, on_error=doubts.append)
+        return create(request=request, retry=again, timeout=PATIENCE)
+    except _REFUSALS as error:
+        is_refused = isinstance(error, exceptions.ClientError) and not isinstance(error, exceptions.Cancelled)
+        if is_refused and not doubts:
+            raise
+        raise _Unanswered from error
 
 
 def run(
@@ -227,12 +273,22 @@ def run(
         RemaskError: it could not be submitted, it failed, or somebody cancelled it.
         GoesOn: nobody knows what became of it.
     """
-    service = Service(options)
+    service, asking = Service(options), DataflowRunner(signals)
     print("staging the package and the graph", file=sys.stderr, flush=True)
-    pipeline = _pipeline(flags(options, job=job), _Runner(signals))
+    pipeline = _pipeline(flags(options, job=job), asking)
     build(pipeline)
-    with service.explained(), _staged():
-        id_ = str(pipeline.run().job_id())
+    try:
+        try:
+            with service.explained(), _staged() as standard_error:
+                asking.standard_error = standard_error
+                id_ = str(pipeline.run().job_id())
+        except _Unanswered as error:
+            id_ = _found(service, options, asking.asked, error, submitted)
+    except KeyboardInterrupt as error:
+        if asking.asked is None:
+            raise
+        print(f"\n{_doubt(options, asking.asked)}", file=sys.stderr)
+        return _status(error)
     look, cancel = page(options, id_), cancelling(options, id_)
     try:
         submitted()
@@ -244,7 +300,7 @@ def run(
             state = _watch(service, id_)
     except KeyboardInterrupt as error:
         print(f"\nthe job goes on without this command; to end it: {cancel}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        return _status(error)
     except Exception as error:  # whatever it is, such as a terminal that has gone: the job has not ended by it
         why = service.refusal(error).partition(";")[0] if isinstance(error, _REFUSALS) else f"{error}"
         raise GoesOn(
@@ -263,6 +319,51 @@ def run(
         said, project=options.project, region=options.region, service_account=options.service_account
     )
     raise RemaskError(f"job {id_} has ended as {state}: {why}. All it said: {look}")
+
+
+def _found(
+    service: Service, options: RecordsOptions, asked: Any, error: _Unanswered, submitted: Callable[[], None]
+) -> str:
+    """Return the id of a job of which the service has not said whether it takes it.
+
+    Raises:
+        RemaskError: there is no such job.
+        GoesOn: nobody knows.
+    """
+    assert isinstance(error.__cause__, Exception)
+    why = service.refusal(error.__cause__)
+    try:
+        id_ = service.find(asked)
+    except _REFUSALS as unknown:
+        with contextlib.suppress(RemaskError):  # as for any job that goes on; if that can be said
+            submitted()
+        raise GoesOn(
+            f"{_doubt(options, asked)}; it was asked, and did not answer as it should ({why.partition(';')[0]}). When "
+            f"there is no such job, or it has ended without a data set: the same command with ARGS=--overwrite"
+        ) from unknown
+    if not id_:
+        raise RemaskError(f"{why}; there is no job {asked.name}") from error
+    return id_
+
+
+def _doubt(options: RecordsOptions, asked: api.Job) -> str:
+    """Return what to do about a job of which nobody knows whether there is one."""
+    listing = (
+        f"gcloud dataflow jobs list --filter=name={asked.name} --project={options.project} --region={options.region}"
+    )
+    id_ = f"$({listing} --status=active --format='value(id)')"
+    return (
+        f"nobody knows whether Dataflow has taken job {asked.name}, which would go on without this command; to look: "
+        f"{listing}; to end it: {cancelling(options, id_)}"
+    )
+
+
+def _status(error: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def _state(job: api.Job) -> str:
+    return job.current_state.name.removeprefix("JOB_STATE_")
 
 
 def page(options: RecordsOptions, id_: str) -> str:
@@ -292,7 +393,7 @@ def _check_bucket(bucket: str, options: RecordsOptions) -> None:
         )
 
 
-def _pipeline(arguments: list[str], runner: DataflowRunner | None = None) -> beam.Pipeline:
+def _pipeline(arguments: list[str], runner: dataflow_runner.DataflowRunner | None = None) -> beam.Pipeline:
     """Return an empty pipeline with Beam's own options."""
     for name in ("google", "apache_beam"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -306,16 +407,21 @@ def _pipeline(arguments: list[str], runner: DataflowRunner | None = None) -> bea
 
 
 @contextlib.contextmanager
-def _staged() -> Iterator[None]:
+def _staged() -> Iterator[int]:
     """Say in one line what Beam could not do when it makes and stages what is submitted.
 
     It runs `python -m build`, and setup.py where there is no such module; both say more on standard error than anybody
     wants to know, unless they fail.
+
+    Gives:
+        The file descriptor of what standard error was.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as said, _standard_error_to(said.fileno()):
+    with tempfile.TemporaryFile() as said, _standard_error_to(said.fileno()) as standard_error:
         try:
-            yield
+            yield standard_error
+        except _Unanswered:
+            raise
         except PermanentException as error:  # a name that another job has
             raise RemaskError(f"Dataflow has not taken the job ({error})") from error
         except (OSError, RuntimeError) as error:  # of Beam's own, where a bucket or a process has failed
@@ -327,12 +433,12 @@ def _staged() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _standard_error_to(file: int) -> Iterator[None]:
-    """Let standard error, also that of child processes, go to an open file while the block runs."""
+def _standard_error_to(file: int) -> Iterator[int]:
+    """Let standard error, also that of child processes, go to an open file while the block runs; give what it was."""
     kept = os.dup(2)
     os.dup2(file, 2)
     try:
-        yield
+        yield kept
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -107,12 +107,14 @@ def _status(prog: str, description: str, commands: Mapping[str, Command], argv: 
     except RemaskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        if isinstance(error.__cause__, RemaskError):  # the command had failed when the signal came
+            print(f"error: {error.__cause__}", file=sys.stderr)
+        elif error.__cause__:
+            raise
+        is_sigterm = isinstance(error, Terminated)
+        print("terminated" if is_sigterm else "interrupted", file=sys.stderr)
+        return 128 + (signal.SIGTERM if is_sigterm else signal.SIGINT)
     except BrokenPipeError:
         if not reader_has_gone():  # some other pipe broke, and that is a fault
             raise

@@ -95,10 +95,14 @@ class Lock:
         """
         try:
             self._kind.release()
-        except RemaskError as error:
+        except (RemaskError, KeyboardInterrupt) as error:
             if self._holder.outlives:
-                self._say(f"the lock could not be given back, and stays: {error}; {_stale(self._holder)}")
-        _remove_empty(self._made)
+                why = error if isinstance(error, RemaskError) else "a signal came in between"
+                self._say(f"the lock could not be given back, and stays: {why}; {_stale(self._holder)}")
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            _remove_empty(self._made)
 
 
 def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = print, take_over: bool = False) -> Lock:
@@ -127,14 +131,22 @@ def take(folder: str, *, what: str, instead: str, say: Callable[[str], None] = p
 
 @contextlib.contextmanager
 def held(folder: str, *, what: str, instead: str, say: Callable[[str], None] = print) -> Iterator[Lock]:
-    """Hold the lock of a folder while the block runs, as `take` says. No signal comes in the way of giving it back."""
-    with interrupts.held() as signals:
+    """Hold the lock of a folder while the block runs, as `take` says. No signal comes in the way of giving it back.
+
+    But for the second of two: a bucket may not answer, and its lock then ends by itself.
+    """
+    with interrupts.held(waiting(folder)) as signals:
         lock = take(folder, what=what, instead=instead, say=say)
         try:
             with signals.let_through():
                 yield lock
         finally:
             lock.release()
+
+
+def waiting(folder: str) -> str:
+    """Return what a signal waits for while a lock is taken, and while it is given back."""
+    return f"the lock of {folder}"
 
 
 def is_held(folder: str, id: str) -> bool:

@@ -84,6 +84,8 @@ class Dataflow:
     Attributes:
         jobs: all that were submitted, by id.
         refusals: by the name of a method, what it answers instead.
+        lost: by the name of a method, what it answers instead once it has done its work; or what is called then, and
+            returns that.
         developers: accounts that may submit jobs; None: all.
         says_why_after: how often somebody has to ask why a job has failed, as the log is behind the state.
         script: where it holds anything, jobs are not run, and each look at one does the next thing in it: sets its
@@ -94,6 +96,7 @@ class Dataflow:
         self._cloud, self._stack = cloud, contextlib.ExitStack()
         self.jobs: dict[str, Job] = {}
         self.refusals: dict[str, Refusal] = {}
+        self.lost: dict[str, Refusal | Callable[[], Refusal | None]] = {}
         self.developers: set[str] | None = None
         self.says_why_after = 2
         self.script: list[api.JobState | Callable[[Job], None]] = []
@@ -167,6 +170,7 @@ class Dataflow:
                 account = self._account(path, context)
                 self._check(path, request, account)
                 made = answer(request)
+                self._lose(path.rpartition("/")[2])
                 refused = None
             except _Refused as error:
                 refused = error.args[0]
@@ -181,6 +185,11 @@ class Dataflow:
             return made
 
         return grpc.unary_unary_rpc_method_handler(handle, asked.deserialize, answered.serialize)
+
+    def _lose(self, method: str) -> None:
+        lost = self.lost.get(method)
+        if refusal := lost() if callable(lost) else lost:
+            raise _Refused(refusal)
 
     def _account(self, path: str, context: grpc.ServicerContext) -> str:
         headers = {name: str(value) for name, value in context.invocation_metadata()}
@@ -245,7 +254,8 @@ class Dataflow:
         return job.description
 
     def _list(self, request: api.ListJobsRequest) -> api.ListJobsResponse:
-        return api.ListJobsResponse(jobs=[job.description for job in self.jobs.values()])
+        jobs = [job.description for job in self.jobs.values()]
+        return api.ListJobsResponse(jobs=[job for job in jobs if request.name in ("", job.name)])
 
     def _counted(self, request: api.GetJobMetricsRequest) -> api.JobMetrics:
         job = self._job(request.job_id)

@@ -546,11 +546,15 @@ def test_a_signal_behind_the_manifest_leaves_the_data_set_and_nothing_else(run, 
     assert verify.main(VerifyOptions(data=str(out))) == 0
 
 
-def test_a_second_signal_does_not_disturb_what_the_first_has_begun(run, tmp_path):
+def test_a_signal_does_not_disturb_what_a_failure_has_begun_and_both_are_told(run, tmp_path):
     path = write_csv(tmp_path / "a.csv", REVIEWS[:20])
     with moments.signalled(signal.SIGTERM, "job.py:_Undo.__exit__", "call") as sent:
-        assert run("--csv", path, tokenizer=str(tmp_path / "none"))[0] == 1
+        status, _, err = run("--csv", path, tokenizer=str(tmp_path / "none"))
     assert sent
+    assert status == 143
+    must_name(
+        err, "SIGTERM: waiting for the lock of", f"{tmp_path}/out", "error: tokenizer", f"{tmp_path}/none", "terminated"
+    )
     assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]
 
 

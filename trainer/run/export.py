@@ -86,7 +86,7 @@ def _published(folder: str) -> Iterator[str]:
         yield folder
         return
     staged, is_new = partial(storage.join(folder, _STAGED), disk.PROCESS), not storage.exists(folder)
-    with interrupts.held() as signals:
+    with interrupts.held(f"the export into {folder}") as signals:
         try:
             with signals.let_through():
                 yield staged

@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import termios
+import threading
 from pathlib import Path
 
 import grpc
@@ -22,7 +23,7 @@ from pipelines.text.clean import clean
 from pipelines.text.tokens import train
 from records.console import command_line
 from records.storage import gcs
-from tests import moments
+from tests import moments, processes
 from tests.cloud.cloud import ACCOUNT
 from tests.cloud.dataflow import Dataflow, Refusal, packages
 from tests.pipelines.made import REVIEWS, csv_of, data_part, in_folder, shards_of
@@ -172,8 +173,8 @@ def test_the_lock_lasts_only_once_the_service_has_the_job(run, service, cloud, m
 
     @contextlib.contextmanager
     def looked_at():
-        with staged():
-            yield
+        with staged() as standard_error:
+            yield standard_error
             seen.append(lasts())
 
     monkeypatch.setattr(dataflow, "_staged", looked_at)
@@ -502,3 +503,114 @@ def test_options_that_beam_does_not_take(run):
         "error: Beam does not take these options (worker_region and worker_zone are mutually exclusive.); it was given "
         "--runner=DataflowRunner "
     )
+
+
+@pytest.mark.parametrize(
+    ("beam_args", "said"),
+    [
+        (("--worker_zone=us-central1-a", "--worker_region=us-east1"), "worker_region and worker_zone are mutually"),
+        (
+            ("--zone=us-central1-a", "--worker_zone=us-central1-b"),
+            "deprecated flag --zone along with worker_region",
+        ),
+        (("--num_workers=9", "--max_num_workers=3"), "num_workers (9) cannot exceed max_num_workers (3)"),
+        (("--num_workers=0",), "(0) for option: num_workers"),
+        (("--project=12",), "Invalid Project ID (12)"),
+    ],
+)
+def test_options_that_the_service_would_refuse_are_refused_before_anything_is_staged(
+    run, service, cloud, beam_args, said
+):
+    status, _, err = run(*(f"--beam_args={each}" for each in beam_args))
+    assert status == 1
+    must_name(err.splitlines()[-1], "error: Beam does not take these options", said)
+    assert not service.jobs
+    assert not [name for name in cloud.storage.objects("bucket") if name.startswith("remask/")]
+
+
+def test_a_zone_as_it_was_called_before_is_one_of_the_workers(run, service):
+    service.script = [PENDING]
+    assert run("--detach", "--beam_args=--zone=us-central1-a")[0] == 0
+    assert service.jobs[JOB].description.environment.worker_zone == "us-central1-a"
+
+
+UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+
+
+@pytest.mark.parametrize("lost", [UNAVAILABLE, Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")])
+def test_a_job_whose_answer_is_lost_is_found_and_watched(run, service, cloud, monkeypatch, lost):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.script, service.lost["CreateJob"] = [PENDING, RUNNING, CANCELLED], lost
+    status, out, err = run()
+    assert (status, list(service.jobs)) == (1, [JOB])
+    assert f"job        {JOB}\n" in out
+    must_name(err.splitlines()[-1], f"error: job {JOB}", "was cancelled")
+
+
+def test_a_job_that_is_not_there_is_refused_and_leaves_the_folder_free(run, service, cloud, monkeypatch):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.refusals["CreateJob"] = UNAVAILABLE
+    status, _, err = run(job_name="mine")
+    assert status == 1
+    must_name(
+        err.splitlines()[-1], "Dataflow cannot be reached", "currently unavailable.", "same command", "no job mine"
+    )
+    assert not [name for name in cloud.storage.objects("bucket") if name.startswith("records/records/")]
+
+
+def test_a_job_of_the_same_name_that_another_has_asked_for_is_not_ours(run, service, monkeypatch):
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.script = [PENDING]
+    assert run("--detach", job_name="mine")[0] == 0
+    service.refusals["CreateJob"] = UNAVAILABLE
+    status, _, err = run(job_name="mine", out="gs://bucket/other")
+    assert status == 1
+    must_name(err.splitlines()[-1], "Dataflow cannot be reached", "no job mine")
+
+
+LISTING = "gcloud dataflow jobs list --filter=name=mine --project=local-project --region=us-central1"
+CANCEL_MINE = (
+    f"gcloud dataflow jobs cancel $({LISTING} --status=active --format='value(id)') --project=local-project "
+    "--region=us-central1"
+)
+
+
+def test_a_job_of_which_nobody_knows_whether_it_is_there_goes_on(run, service, cloud, monkeypatch):
+    def gone():
+        service.refusals["ListJobs"] = UNAVAILABLE
+        return UNAVAILABLE
+
+    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    service.script, service.lost["CreateJob"] = [PENDING], gone
+    status, _, err = run(job_name="mine")
+    assert (status, list(service.jobs)) == (1, [JOB])
+    must_name(
+        err.splitlines()[-1],
+        "error: nobody knows whether Dataflow has taken job mine",
+        "go on without this command",
+        LISTING,
+        CANCEL_MINE,
+        "currently unavailable.",
+        "ARGS=--overwrite",
+    )
+    assert json.loads(cloud.storage.objects("bucket")["records/records/.lock"])["outlives"]
+
+
+def test_a_service_that_does_not_answer_is_waited_for_until_the_second_signal(run, service, cloud):
+    """Of two signals that come at the same time Python sees to the one with the lower number first."""
+    ended = threading.Event()
+
+    def hangs():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        ended.wait(processes.LIMIT)
+
+    service.script, service.lost["CreateJob"] = [PENDING], hangs
+    try:
+        status, _, err = run(job_name="mine")
+    finally:
+        ended.set()
+    assert (status, list(service.jobs)) == (143, [JOB])
+    must_name(err, "SIGINT: waiting for Dataflow", "another one", "whether Dataflow has taken job mine", CANCEL_MINE)
+    assert "records/records/manifest.json" not in cloud.storage.objects("bucket")
+    assert "records/records/.lock" in cloud.storage.objects("bucket")

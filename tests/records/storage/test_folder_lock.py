@@ -23,7 +23,7 @@ from records.errors import RemaskError
 from records.storage import folder_lock, gcs, lease
 from records.storage.holder import Holder
 from tests import processes
-from tests.said import must_name
+from tests.said import must_name, one_line
 
 RUN = {"what": "run", "instead": "choose another folder with RUN="}
 TAKE_OVER = ("if that run has ended without a data set", "take over", "ARGS=--overwrite")
@@ -873,3 +873,60 @@ def test_a_lock_that_is_there_and_cannot_be_asked_for_is_not_taken_for_none(fold
     monkeypatch.setattr(storage, "read_bytes", unwell)
     assert refusal(take, folder).endswith("not well")
     assert refusal(folder_lock.is_held, folder, lock.id).endswith("not well")
+
+
+def interrupting(asks):
+    """Return what fits requests that ask so, and sends us SIGINT with each."""
+
+    def fits(request):
+        if asks(request):
+            os.kill(os.getpid(), signal.SIGINT)
+            return True
+        return False
+
+    return fits
+
+
+@pytest.mark.cloud
+def test_a_bucket_that_does_not_answer_is_waited_for_until_the_second_signal(cloud, capsys):
+    cloud.fail(interrupting(lambda request: request.path.startswith("/upload/")), 503, times=1 << 20)
+    with pytest.raises(KeyboardInterrupt), folder_lock.held("gs://bucket/out", **RUN):
+        pytest.fail("holds what it could not write")
+    must_name(one_line(capsys.readouterr().err), "SIGINT: waiting for the lock of gs://bucket/out;", "another one")
+    assert cloud.storage.objects("bucket") == {}
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_lock_that_is_not_given_back_for_a_second_signal_ends_by_itself(cloud, capsys, outlives):
+    said, locks = [], []
+
+    def hold():
+        with folder_lock.held("gs://bucket/out", say=said.append, **RUN) as lock:
+            locks.append(lock)
+            if outlives:
+                lock.outlive()
+            cloud.fail(interrupting(lambda request: request.method == "DELETE"), 503, times=1 << 20)
+
+    with pytest.raises(KeyboardInterrupt):
+        hold()
+    (lock,) = locks
+    must_name(one_line(capsys.readouterr().err), "SIGINT: waiting for the lock of gs://bucket/out;", "another one")
+    assert folder_lock.is_held("gs://bucket/out", lock.id)
+    assert len(said) == outlives  # which does not end by itself
+    for line in said:
+        must_name(line, "stays", "signal", *TAKE_OVER)
+    cloud.storage.ahead += timedelta(seconds=lease.EXPIRE_SECONDS + 1)
+    assert take("gs://bucket/out", take_over=outlives).left.id == lock.id
+
+
+def test_a_folder_that_was_made_for_a_lock_goes_though_a_second_signal_comes(place, monkeypatch):
+    def removed(path):
+        remove(path)
+        raise KeyboardInterrupt
+
+    remove, lock = os.unlink, take(f"{place}/deep")
+    monkeypatch.setattr(os, "unlink", removed)
+    with pytest.raises(KeyboardInterrupt):
+        lock.release()
+    assert not os.path.exists(place)
