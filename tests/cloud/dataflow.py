@@ -45,6 +45,7 @@ _HTTP |= {
     grpc.StatusCode.NOT_FOUND: 404,
 }
 _HTTP |= {grpc.StatusCode.RESOURCE_EXHAUSTED: 429, grpc.StatusCode.UNAVAILABLE: 503}
+_HTTP |= {grpc.StatusCode.DEADLINE_EXCEEDED: 504}
 
 
 class Refusal(NamedTuple):

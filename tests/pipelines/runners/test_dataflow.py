@@ -224,7 +224,7 @@ def test_a_signal_before_the_service_is_asked_submits_nothing_and_leaves_nothing
 
 
 def test_a_job_that_is_lost_sight_of_goes_on(run, service, cloud, monkeypatch):
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    monkeypatch.setattr(dataflow, "PATIENCE", 2.0)
     gone = Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
     service.script = [PENDING, lambda job: service.refusals.update(GetJob=gone)]
     status, _, err = run()
@@ -312,7 +312,7 @@ def test_a_job_that_gets_no_machines_says_what_to_do(run, service):
 
 
 def test_a_failure_of_which_nothing_is_said(run, service, cloud, monkeypatch):
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+    monkeypatch.setattr(dataflow, "PATIENCE", 2.0)
     service.script = [FAILED]
     status, _, err = run()
     assert status == 1
@@ -534,35 +534,32 @@ def test_a_zone_as_it_was_called_before_is_one_of_the_workers(run, service):
     assert service.jobs[JOB].description.environment.worker_zone == "us-central1-a"
 
 
-UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+NO_ANSWER = Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")  # in time; nobody asks again for long
+UNWELL = Refusal(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+REFUSED = Refusal(grpc.StatusCode.FAILED_PRECONDITION, "The workflow could not be created.")
 
 
-@pytest.mark.parametrize("lost", [UNAVAILABLE, Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")])
-def test_a_job_whose_answer_is_lost_is_found_and_watched(run, service, cloud, monkeypatch, lost):
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
-    service.script, service.lost["CreateJob"] = [PENDING, RUNNING, CANCELLED], lost
+@pytest.mark.parametrize("answers", [[NO_ANSWER], [UNWELL, None], [UNWELL, REFUSED]])
+def test_a_job_whose_answer_is_lost_is_found_and_watched(run, service, cloud, answers):
+    service.script, service.lost["CreateJob"] = [PENDING, RUNNING, CANCELLED], lambda: answers.pop(0)
     status, out, err = run()
-    assert (status, list(service.jobs)) == (1, [JOB])
+    assert (status, list(service.jobs), answers) == (1, [JOB], [])
     assert f"job        {JOB}\n" in out
     must_name(err.splitlines()[-1], f"error: job {JOB}", "was cancelled")
 
 
-def test_a_job_that_is_not_there_is_refused_and_leaves_the_folder_free(run, service, cloud, monkeypatch):
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
-    service.refusals["CreateJob"] = UNAVAILABLE
+def test_a_job_that_is_not_there_is_refused_and_leaves_the_folder_free(run, service, cloud):
+    service.refusals["CreateJob"] = NO_ANSWER
     status, _, err = run(job_name="mine")
     assert status == 1
-    must_name(
-        err.splitlines()[-1], "Dataflow cannot be reached", "currently unavailable.", "same command", "no job mine"
-    )
+    must_name(err.splitlines()[-1], "Dataflow cannot be reached", "Deadline Exceeded", "same command", "no job mine")
     assert not [name for name in cloud.storage.objects("bucket") if name.startswith("records/records/")]
 
 
-def test_a_job_of_the_same_name_that_another_has_asked_for_is_not_ours(run, service, monkeypatch):
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
+def test_a_job_of_the_same_name_that_another_has_asked_for_is_not_ours(run, service):
     service.script = [PENDING]
     assert run("--detach", job_name="mine")[0] == 0
-    service.refusals["CreateJob"] = UNAVAILABLE
+    service.refusals["CreateJob"] = NO_ANSWER
     status, _, err = run(job_name="mine", out="gs://bucket/other")
     assert status == 1
     must_name(err.splitlines()[-1], "Dataflow cannot be reached", "no job mine")
@@ -575,12 +572,11 @@ CANCEL_MINE = (
 )
 
 
-def test_a_job_of_which_nobody_knows_whether_it_is_there_goes_on(run, service, cloud, monkeypatch):
+def test_a_job_of_which_nobody_knows_whether_it_is_there_goes_on(run, service, cloud):
     def gone():
-        service.refusals["ListJobs"] = UNAVAILABLE
-        return UNAVAILABLE
+        service.refusals["ListJobs"] = NO_ANSWER
+        return NO_ANSWER
 
-    monkeypatch.setattr(dataflow, "PATIENCE", 0.2)
     service.script, service.lost["CreateJob"] = [PENDING], gone
     status, _, err = run(job_name="mine")
     assert (status, list(service.jobs)) == (1, [JOB])
@@ -590,7 +586,7 @@ def test_a_job_of_which_nobody_knows_whether_it_is_there_goes_on(run, service, c
         "go on without this command",
         LISTING,
         CANCEL_MINE,
-        "currently unavailable.",
+        "Deadline Exceeded",
         "ARGS=--overwrite",
     )
     assert json.loads(cloud.storage.objects("bucket")["records/records/.lock"])["outlives"]
