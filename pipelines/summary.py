@@ -85,10 +85,7 @@ def text(made: Manifest, folder: str, *, seconds: float) -> str:
 
 def next_step(made: Manifest, folder: str) -> str:
     """Return the line that says what to run next."""
-    where = make_option("DATA", folder)
-    # No model on earth shares a vocabulary that was made from this text.
-    start = " MODEL=tiny" if made.own_vocabulary else ""
-    return f"next       make show {where}; make train {where}{start}"
+    return f"next       make show {make_option('DATA', folder)}; {made.training(folder)}"
 
 
 def _source(file: str, rows: "Rows | None", kept: "Kept | None") -> Source:

@@ -199,10 +199,11 @@ class Manifest:
         """Return the number of tokens in a split, special tokens included, padding not."""
         return sum(shard.tokens for shard in self.data.splits[split])
 
-    @property
-    def own_vocabulary(self) -> bool:
-        """Whether the tokenizer was made from the text, so that a model has to start from random weights."""
-        return self.data.tokenizer.name.startswith("train:")
+    def training(self, folder: str) -> str:
+        """Return the command that trains on it: from random weights where the tokenizer was made from the text."""
+        # No model shares such a vocabulary, and what starts anew needs another learning rate than what goes on.
+        start = ' ARGS="--preset sample"' if self.data.tokenizer.name.startswith("train:") else ""
+        return f"make train {make_option('DATA', folder)}{start}"
 
     def why_empty(self, split: str) -> str:
         """Return why there is nothing in a split; "" where there is something.

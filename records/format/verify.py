@@ -13,7 +13,6 @@ from tqdm import tqdm
 from records import storage
 from records.config import VerifyOptions
 from records.console.bars import layout
-from records.console.command_line import make_option
 from records.errors import Damaged, RemaskError
 from records.format import example, tfrecord
 from records.format.frame import Frame, Sum64
@@ -62,11 +61,9 @@ def main(options: VerifyOptions) -> int:
             f"{options.data}: {len(strays)} of the shards there are none of {MANIFEST_JSON}'s: another job has left "
             f"them; remove what is named UNKNOWN above"
         )
-    # No model on earth shares a vocabulary that was made from this text.
-    start = " MODEL=tiny" if data_set.manifest.own_vocabulary else ""
     print(
         f"{options.data}: all {len(shards)} shards are as the manifest says. "
-        f"Next: make train {make_option('DATA', options.data)}{start}"
+        f"Next: {data_set.manifest.training(options.data)}"
     )
     return 0
 

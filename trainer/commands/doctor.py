@@ -213,18 +213,24 @@ def _run_dir(options: DoctorOptions) -> str:
 
 def _begun(run_dir: str) -> tuple[str, str]:
     """Return the data of the run in a folder, "" where there is none yet."""
+    _start_tensorflow()  # or the next line would, and let it say all that it has to say
     from trainer.run import runs
 
     found = runs.to_resume(run_dir, say=_nothing)
     return (found.run.options.data, f"{run_dir}: a run on {found.run.options.data}") if found else ("", "")
 
 
-def _accelerator(tpu: str) -> tuple[Machines, str]:
+def _start_tensorflow() -> None:
     try:
         start_tensorflow()
-        import tensorflow as tf
     except Exception as error:  # a broken installation raises what it likes
         raise RemaskError(f"TensorFlow cannot be imported ({error}); install again with 'make setup'") from error
+
+
+def _accelerator(tpu: str) -> tuple[Machines, str]:
+    _start_tensorflow()
+    import tensorflow as tf
+
     from trainer.devices import workers
     from trainer.engines import accelerator
 

@@ -83,7 +83,7 @@ def test_the_next_command_works_as_printed(tmp_path, capsys):
     """No model has a vocabulary that was made from the text, and a folder may have a space in its name."""
     folder = Path(made.data_set(tmp_path / "my set", tokenizer=made.toy_tokenizer(name="train:52")))
     lines, _ = verdicts(folder, capsys)
-    assert lines[-1].endswith(' Next: make train DATA="DIR" MODEL=tiny')
+    assert lines[-1].endswith(' Next: make train DATA="DIR" ARGS="--preset sample"')
 
 
 def test_a_data_set_of_which_nothing_is_held_out(tmp_path, capsys):

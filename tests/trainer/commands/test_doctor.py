@@ -4,12 +4,15 @@ import os
 import shlex
 import shutil
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
 from records.console import command_line
 from records.errors import RemaskError
 from records.format.reader import open_data_set
+from tests import processes
 from tests.cloud import tpu_api
 from tests.records import made as records
 from tests.said import must_name
@@ -298,3 +301,10 @@ def test_the_run_that_make_names_is_looked_at_unless_another_is_given(tiny_data_
         f", of the run in {tmp_path}/data-run, which is finished, after 40 steps"
         in lines(data=f"{tmp_path}/data")["model"]
     )
+
+
+def test_a_run_is_looked_at_without_what_tensorflow_has_to_say(trained_run):
+    command = [sys.executable, "-m", "trainer", "doctor", "--run_dir", trained_run]
+    done = processes.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=False)
+    assert done.stdout.startswith(f"ok   run          {trained_run}: ")
+    assert done.stderr == ""
