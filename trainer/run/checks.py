@@ -4,13 +4,13 @@ import contextlib
 import errno
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from records import storage
 from records.errors import RemaskError
+from records.format.manifest import again
 from records.format.reader import DataSet, damaged
 from trainer.config import GLOBAL_BATCH_SIZE, ModelConfig, TrainOptions
 from trainer.input.data import most_memory
@@ -54,11 +54,11 @@ def check_split(data_set: DataSet, split: str) -> None:
         RemaskError: it is empty.
     """
     if why := data_set.manifest.why_empty(split):
-        change = "smaller" if split == "train" else "larger"
+        had = data_set.manifest.data.validation_fraction
+        change, fraction = ("smaller", had / 2) if split == "train" else ("larger", min(2 * had, (1 + had) / 2) or 0.05)
         raise RemaskError(
             f"{data_set.folder}: {why}; make the records again from more text, or with a {change} "
-            f"validation_fraction: 'make records CSV=... OUT={shlex.quote(data_set.folder)} "
-            f'ARGS="--overwrite --validation_fraction 0.05"\''
+            f"validation_fraction: {again(data_set.folder, f'--validation_fraction {fraction:g}')}"
         )
 
 
@@ -87,8 +87,8 @@ def check_memory(data_set: DataSet, *, shuffle_examples: int, free: int | None) 
         + (
             f'give ARGS="--shuffle_examples {fits}" or less, or use a machine with more memory'
             if fits
-            else f"a single shard is too large: make the records again with more of them, 'make records CSV=... "
-            f'OUT={shlex.quote(folder)} ARGS="--overwrite --num_shards {more}"\', or use a machine with more memory'
+            else f"a single shard is too large: make the records again with more of them, "
+            f"{again(folder, f'--num_shards {more}')}, or use a machine with more memory"
         )
     )
 

@@ -267,7 +267,13 @@ def test_a_compressed_shard_that_tensorflow_would_cut_is_refused(tmp_path):
         with pytest.raises(RemaskError) as refused:
             reader.open_data_set(opened.folder)
         said = str(refused.value)
-        for text in (shard.file, f"{examples * opened.frame.size:,}", "2,147,483,647", "--num_shards", "--compression"):
+        for text in (
+            shard.file,
+            f"{examples * opened.frame.size:,}",
+            "2,147,483,647",
+            'ARGS="--overwrite --num_shards 4"',
+            "--compression",
+        ):
             assert text in said
         grown = {**data.splits, "train": (replace(shard, bytes=examples * opened.frame.size),)}
         os.truncate(opened.path(shard.file), examples * opened.frame.size)

@@ -48,14 +48,15 @@ def test_ids_beyond_the_vocabulary(data_set):
 
 
 @pytest.mark.parametrize(
-    ("split", "fraction", "names"),
+    ("split", "fraction", "other", "names"),
     [
-        ("validation", 0.15, ("nothing is held out", "240 documents", "0.15", "by chance", "larger")),
-        ("validation", 0.0, ("nothing is held out", "validation_fraction 0 asks", "larger")),
-        ("train", 0.99, ("nothing is left to train on", "0.99", "all of 240", "smaller")),
+        ("validation", 0.15, "0.3", ("nothing is held out", "240 documents", "0.15", "by chance", "larger")),
+        ("validation", 0.0, "0.05", ("nothing is held out", "validation_fraction 0 asks", "larger")),
+        ("validation", 0.6, "0.8", ("0.6", "by chance", "larger")),
+        ("train", 0.99, "0.495", ("nothing is left to train on", "0.99", "all of 240", "smaller")),
     ],
 )
-def test_empty_split(data_set, split, fraction, names):
+def test_empty_split(data_set, split, fraction, other, names):
     data = data_set.manifest.data
     data = replace(data, splits={**data.splits, split: ()}, validation_fraction=fraction)
     empty = replace(data_set, manifest=replace(data_set.manifest, data=data))
@@ -65,7 +66,7 @@ def test_empty_split(data_set, split, fraction, names):
         check_split(empty, split)
     said = str(refused.value)
     assert said.startswith(f"{data_set.folder}: ")
-    assert f"'make records CSV=... OUT={data_set.folder} ARGS=\"--overwrite --validation_fraction 0.05\"'" in said
+    assert f"'make records CSV=... OUT={data_set.folder} ARGS=\"--overwrite --validation_fraction {other}\"'" in said
     assert [name for name in names if name not in said] == []
 
 
